@@ -1,0 +1,59 @@
+"""The clock's part: chains that come due, leases that run out, ended jobs that are to be forgotten.
+
+Each of the three is a queue in the order of its times, so that one look at three fronts tells when something must happen
+next.  A shard in which nothing waits for a time costs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from silo.errors import Unavailable
+from silo.projections.leases import EXPIRIES
+from silo.projections.tasks import FORGETTING, TIMERS
+from silo.shard.delete import forget_expired
+from silo.shard.draft import Draft
+from silo.shard.due import expire_leases, wake_due
+from silo.shard.shard import Shard
+
+logger = logging.getLogger(__name__)
+
+LOOK_AGAIN_S = 0.02
+"""Under load every commit may move a front; looking after each of them would cost more than it finds."""
+
+RETRY_S = 0.2
+
+
+async def run_timers(shard: Shard) -> None:
+    """Give one shard the commands of its clock, until cancelled."""
+    while True:
+        shard.decided.clear()
+        try:
+            due_ms = await run_due(shard)
+        except Unavailable:
+            # The shard is opening again, or for good somebody else's; whoever supervises it knows.
+            await asyncio.sleep(RETRY_S)
+            continue
+        wait_s = max((due_ms - shard.now_ms()) / 1000, 0.001) if due_ms is not None else None
+        try:
+            await asyncio.wait_for(shard.decided.wait(), wait_s)
+        except TimeoutError:
+            continue
+        await asyncio.sleep(LOOK_AGAIN_S)
+
+
+async def run_due(shard: Shard) -> int | None:
+    """Do everything that is due now.  Returns when something is due next, in ms; None: nothing waits for a time."""
+    for command in (wake_due, expire_leases, forget_expired):
+        while await shard.execute(command, None):
+            pass
+    return await shard.execute(next_due_ms, None)
+
+
+def next_due_ms(_: None, draft: Draft) -> int | None:
+    """When the first of the three queues has something due."""
+    times: list[int] = []
+    for table in (TIMERS, EXPIRIES, FORGETTING):
+        times += [int(key[0]) for key, _ in draft.view.first(table, (), 1)]
+    return min(times, default=None)

@@ -1,0 +1,91 @@
+"""A commit as bytes: one log record.
+
+    record   [command, command, ...]                    everything that one group commit made durable
+    command  [time_ms, actor, method, [event, ...]]     what one command decided
+    event    [tag, version, prev, tenant, job_id, own fields ...]
+
+Sequence numbers are not stored: the record's key is the first one and there are no gaps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import attrs
+
+from silo.errors import Corrupt
+from silo.events.catalogue import EVENTS, Event, JobEvent
+from silo.events.packing import from_bytes, packer, to_bytes, unpacker
+from silo.events.upcasts import UPCASTS, Step, upcast
+
+
+@attrs.frozen
+class _Shape:
+    """How one type of event is packed and unpacked."""
+
+    kind: type[Event]
+    pack: Callable[[Any], Sequence[Any]]
+    unpack: Callable[[Sequence[Any]], Event]
+    has_prev: bool
+
+
+def _shape(kind: type[Event]) -> _Shape:
+    return _Shape(kind, packer(kind), unpacker(kind), issubclass(kind, JobEvent))
+
+
+_SHAPES: dict[int, _Shape] = {kind.TAG: _shape(kind) for kind in EVENTS}
+_PACKERS: dict[type[Event], tuple[int, int, Callable[[Any], Sequence[Any]]]] = {
+    kind: (kind.TAG, kind.VERSION, _SHAPES[kind.TAG].pack) for kind in EVENTS
+}
+
+
+def encode(events: Iterable[Event]) -> bytes:
+    """One log record of these events, which must be stamped and in order."""
+    commands: list[tuple[int, str, str, list[Any]]] = []
+    stamp: tuple[int, str, str] | None = None
+    packed: list[Any] = []
+    for event in events:
+        if (event.time_ms, event.actor, event.method) != stamp:
+            stamp = (event.time_ms, event.actor, event.method)
+            packed = []
+            commands.append((*stamp, packed))
+        tag, version, pack = _PACKERS[type(event)]
+        if isinstance(event, JobEvent):
+            packed.append((tag, version, event.prev, *pack(event)))
+        else:
+            packed.append((tag, version, *pack(event)))
+    return to_bytes(commands)
+
+
+def decode(first_seq: int, record: bytes, *, upcasts: dict[tuple[int, int], Step] = UPCASTS) -> list[Event]:
+    """The events of one log record, stamped; the first has the sequence number `first_seq`.
+
+    Raises Corrupt, which names the sequence number, for what cannot be understood: it is never skipped.
+    """
+    seq = first_seq
+    events: list[Event] = []
+    try:
+        for time_ms, actor, method, packed in from_bytes(record):
+            for array in packed:
+                event = _decode_event(array, upcasts)
+                event.seq, event.time_ms, event.actor, event.method = seq, time_ms, actor, method
+                events.append(event)
+                seq += 1
+    except Exception as error:
+        raise Corrupt(f"event {seq} cannot be decoded: {type(error).__name__}: {error}") from error
+    return events
+
+
+def _decode_event(array: list[Any], upcasts: dict[tuple[int, int], Step]) -> Event:
+    tag, version, *fields = array
+    shape = _SHAPES.get(tag)
+    if shape is None:
+        raise ValueError(f"its type {tag} is unknown to this program")
+    prev = fields.pop(0) if shape.has_prev else 0
+    if version != shape.kind.VERSION:
+        fields = upcast(tag, version, shape.kind.VERSION, fields, upcasts)
+    event = shape.unpack(fields)
+    if isinstance(event, JobEvent):
+        event.prev = prev
+    return event

@@ -1,0 +1,113 @@
+"""attrs values as arrays: what events and rows look like inside MessagePack.
+
+A class becomes the list of its own fields in the order of their definition, without names.  That is half the bytes of a
+map and lets one C call take an object apart.  cattrs supplies the conversion of each field, so nested values, enums and
+optionals work as anywhere; the two hook factories below only say *array* where cattrs would say *dictionary*.
+
+Fields with `init=False` are not packed: for events they are the stamp, which the record around them keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import Any, TypeVar, cast
+
+import attrs
+import cattrs
+import msgpack
+from cattrs.fns import identity
+
+T = TypeVar("T")
+
+Pack = Callable[[Any], Sequence[Any]]
+Unpack = Callable[[Sequence[Any], Any], Any]
+
+
+def _fields(cls: type) -> list[attrs.Attribute[Any]]:
+    attrs.resolve_types(cls)
+    return [field for field in attrs.fields(cls) if field.init]
+
+
+def _packer(cls: type, converter: cattrs.Converter) -> Pack:
+    """A function from an instance of `cls` to the sequence of its fields."""
+    fields = _fields(cls)
+    hooks = [converter.get_unstructure_hook(cast(Any, field.type)) for field in fields]
+    names = [field.name for field in fields]
+    if not names:
+        return lambda value: ()
+    if len(names) == 1:
+        name, hook = names[0], hooks[0]
+        return lambda value: (hook(getattr(value, name)),)
+    take = cast(Pack, attrgetter(*names))
+    convert = [(index, hook) for index, hook in enumerate(hooks) if hook is not identity]
+    if not convert:
+        return take
+
+    def pack(value: Any) -> list[Any]:
+        array = list(take(value))
+        for index, hook in convert:
+            array[index] = hook(array[index])
+        return array
+
+    return pack
+
+
+def _unpacker(cls: type, converter: cattrs.Converter) -> Unpack:
+    """A function from the sequence of its fields to an instance of `cls`.
+
+    It raises ValueError if there are too few or too many of them: a changed shape without a new version.
+    """
+    fields = [(field.alias or field.name, field.type) for field in _fields(cls)]
+    parts = [(name, converter.get_structure_hook(cast(Any, kind)), kind) for name, kind in fields]
+
+    def unpack(array: Sequence[Any], _: Any = None) -> Any:
+        if len(array) != len(parts):
+            raise ValueError(f"{cls.__name__} has {len(parts)} fields, but {len(array)} are stored")
+        return cls(**{name: hook(item, kind) for (name, hook, kind), item in zip(parts, array, strict=True)})
+
+    return unpack
+
+
+def _exactly(kind: type) -> Callable[[Any, Any], Any]:
+    """A structure hook that takes a value of just this type and coerces nothing, so that damage is noticed."""
+
+    def check(value: Any, _: Any) -> Any:
+        if type(value) is not kind:
+            raise ValueError(f"expected {kind.__name__}, found {type(value).__name__}")
+        return value
+
+    return check
+
+
+def _make_converter() -> cattrs.Converter:
+    converter = cattrs.Converter(detailed_validation=False)
+    converter.register_unstructure_hook_factory(attrs.has, _packer)
+    converter.register_structure_hook_factory(attrs.has, _unpacker)
+    for kind in (int, str, bytes, bool):
+        converter.register_structure_hook(kind, _exactly(kind))
+    return converter
+
+
+_CONVERTER = _make_converter()
+
+
+def packer(cls: type) -> Pack:
+    """A function from an instance of `cls` to a sequence that MessagePack can hold."""
+    return cast(Pack, _CONVERTER.get_unstructure_hook(cls))
+
+
+def unpacker(cls: type[T]) -> Callable[[Sequence[Any]], T]:
+    """The inverse of `packer`.  The function raises ValueError or TypeError for anything but a packed `cls`."""
+    hook = _CONVERTER.get_structure_hook(cls)
+    return lambda array: cast(T, hook(array, cls))
+
+
+def to_bytes(packed: Any) -> bytes:
+    """MessagePack bytes of lists, numbers, text and bytes."""
+    return cast(bytes, msgpack.packb(packed))
+
+
+def from_bytes(raw: bytes) -> Any:
+    """The inverse of `to_bytes`; raises ValueError for anything else."""
+    return msgpack.unpackb(raw, strict_map_key=False)

@@ -1,0 +1,119 @@
+"""How many jobs there are: for each tenant and for the whole shard, by status."""
+
+from __future__ import annotations
+
+import attrs
+
+from silo.domain.jobs import JobStatus
+from silo.events.catalogue import (
+    AttemptSucceeded,
+    ChainStarted,
+    JobCancelled,
+    JobDeleted,
+    JobEnqueued,
+    JobEvent,
+    JobFailed,
+    JobForgotten,
+    JobImported,
+    JobReimported,
+    TaskLeased,
+)
+from silo.projections.jobs import JOBS
+from silo.projections.view import Table, View, existing
+
+
+@attrs.frozen
+class CountRow:
+    """How many jobs are in each status; `by_status` is indexed by `JobStatus`."""
+
+    by_status: tuple[int, ...]
+
+    @property
+    def total(self) -> int:
+        return sum(self.by_status)
+
+    @property
+    def completed(self) -> int:
+        return sum(self.by_status[JobStatus.SUCCEEDED :])
+
+
+NOTHING = CountRow((0,) * len(JobStatus))
+
+COUNTS = Table("counts", tag=0x40, row=CountRow)
+"""(tenant), and the whole shard under (`WHOLE_SHARD`)"""
+
+WHOLE_SHARD = ""
+"""No tenant has the empty name."""
+
+
+def _count(view: View, tenant: str, old: JobStatus | None, new: JobStatus | None) -> None:
+    row = view.get(COUNTS, (tenant,)) or NOTHING
+    counts = list(row.by_status)
+    if old is not None:
+        counts[old] -= 1
+    if new is not None:
+        counts[new] += 1
+    if any(counts):
+        view.put(COUNTS, (tenant,), CountRow(tuple(counts)))
+    else:
+        view.delete(COUNTS, (tenant,))
+
+
+def _move(view: View, event: JobEvent, old: JobStatus | None, new: JobStatus | None) -> None:
+    if old is not new:
+        _count(view, event.tenant, old, new)
+        _count(view, WHOLE_SHARD, old, new)
+
+
+def _status(view: View, event: JobEvent) -> JobStatus:
+    return existing(view, JOBS, (event.tenant, event.job_id), event).status
+
+
+def job_enqueued(event: JobEnqueued, view: View) -> None:
+    _move(view, event, None, JobStatus.SCHEDULED)
+
+
+def job_imported(event: JobImported, view: View) -> None:
+    _move(view, event, None, event.status)
+
+
+def job_reimported(event: JobReimported, view: View) -> None:
+    _move(view, event, _status(view, event), event.status)
+
+
+def chain_started(event: ChainStarted, view: View) -> None:
+    _move(view, event, _status(view, event), JobStatus.SCHEDULED)
+
+
+def task_leased(event: TaskLeased, view: View) -> None:
+    _move(view, event, _status(view, event), JobStatus.RUNNING)
+
+
+def attempt_succeeded(event: AttemptSucceeded, view: View) -> None:
+    _move(view, event, _status(view, event), JobStatus.SUCCEEDED)
+
+
+def job_failed(event: JobFailed, view: View) -> None:
+    _move(view, event, _status(view, event), JobStatus.FAILED)
+
+
+def job_cancelled(event: JobCancelled, view: View) -> None:
+    _move(view, event, _status(view, event), JobStatus.CANCELLED)
+
+
+def job_deleted(event: JobDeleted | JobForgotten, view: View) -> None:
+    _move(view, event, _status(view, event), None)
+
+
+FOLDS = {
+    JobEnqueued: job_enqueued,
+    JobImported: job_imported,
+    JobReimported: job_reimported,
+    ChainStarted: chain_started,
+    TaskLeased: task_leased,
+    AttemptSucceeded: attempt_succeeded,
+    JobFailed: job_failed,
+    JobCancelled: job_cancelled,
+    JobDeleted: job_deleted,
+    JobForgotten: job_deleted,
+}

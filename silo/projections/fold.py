@@ -1,0 +1,51 @@
+"""Which projection hears of which event, and in which order.
+
+`apply` is pure: the same log gives the same rows, byte for byte (I11).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from silo.events.catalogue import EVENTS, Event
+from silo.projections import attempts, counters, jobs, leases, payloads, tasks
+from silo.projections.view import Table, View
+
+PROJECTIONS = (tasks, leases, counters, payloads, attempts, jobs)
+"""In the order in which they fold.  `payloads` reads the attempts' rows and all read the jobs' rows as they were before the
+event, hence `attempts` and `jobs` come last."""
+
+TABLES: tuple[Table[Any], ...] = (
+    jobs.JOBS,
+    jobs.JOBS_BY_STATUS,
+    jobs.JOBS_BY_METADATA,
+    attempts.ATTEMPTS,
+    payloads.PAYLOADS,
+    tasks.READY,
+    tasks.TIMERS,
+    tasks.FORGETTING,
+    leases.LEASES,
+    leases.EXPIRIES,
+    counters.COUNTS,
+)
+
+Fold = Callable[[Any, View], None]
+
+
+def _folds_of(kind: type[Event]) -> tuple[Fold, ...]:
+    tables: list[dict[Any, Any]] = [projection.FOLDS for projection in PROJECTIONS]
+    return tuple(table[kind] for table in tables if kind in table)
+
+
+_FOLDS: dict[type[Event], tuple[Fold, ...]] = {kind: _folds_of(kind) for kind in EVENTS}
+
+
+def apply(event: Event, view: View) -> None:
+    """Fold one stamped event into the rows.
+
+    Raises NotLoaded if a row that it needs is on disk; whoever calls undoes the rest.  Raises Corrupt if the event and
+    the rows contradict each other, which no log that was written by `decide` does.
+    """
+    for fold in _FOLDS[type(event)]:
+        fold(event, view)

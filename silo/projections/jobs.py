@@ -1,0 +1,321 @@
+"""Where each job stands: one row a job, which is what GetJob answers, and the orders in which jobs are listed.
+
+This module is folded last (see `fold.py`): while the others fold an event, `JOBS` still shows the job as it was before.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any
+
+import attrs
+
+from silo.domain.jobs import JobSpec, JobStatus
+from silo.errors import Corrupt
+from silo.events.catalogue import (
+    AttemptCancelled,
+    AttemptFailed,
+    AttemptImported,
+    AttemptSucceeded,
+    CancellationRequested,
+    ChainDue,
+    ChainStarted,
+    JobCancelled,
+    JobDeleted,
+    JobEnqueued,
+    JobEvent,
+    JobExpedited,
+    JobFailed,
+    JobForgotten,
+    JobImported,
+    JobReimported,
+    JobRestarted,
+    LeaseExpired,
+    LeaseRenewed,
+    TaskLeased,
+)
+from silo.projections.view import Table, View, existing
+
+
+class Place(IntEnum):
+    """Where a live chain is.  It is in exactly one of these (I14)."""
+
+    TIMER = 0
+    READY = 1
+    LEASED = 2
+
+
+@attrs.frozen
+class Chain:
+    """The way of one attempt to its worker.  A job has at most one that lives (I5).
+
+    Attributes:
+        seq: the event that started it; the last word in the ready order.
+    """
+
+    task_id: str
+    attempt: int
+    relative_attempt: int
+    start_ms: int
+    virtual_start_ms: int
+    seq: int
+    place: Place
+
+
+@attrs.frozen
+class JobRow:
+    """A job as it stands.
+
+    Attributes:
+        payload_seq: where `PAYLOADS` has the payload.
+        enqueued_ms: when it arrived here.
+        next_start_ms: when the pending attempt may start; kept when a pending job is cancelled.
+        attempts: the highest number in `ATTEMPTS`, 0 if none has started.
+        chain: the attempt under way, from its start to its outcome; None once the job has ended.
+        cancelled_ms: when a client asked to cancel.
+        forget_ms: when retention removes the ended job.
+        last_seq: the newest event of this job; its `prev` leads to the one before.
+    """
+
+    spec: JobSpec
+    payload_seq: int
+    enqueued_ms: int
+    status: JobStatus
+    changed_ms: int
+    next_start_ms: int | None
+    attempts: int
+    chain: Chain | None
+    cancelled_ms: int | None
+    forget_ms: int | None
+    last_seq: int
+
+
+JOBS = Table("jobs", tag=0x10, row=JobRow)
+"""(tenant, job id)"""
+
+JOBS_BY_STATUS = Table("jobs_by_status", tag=0x11, row=bytes, index=True)
+"""(tenant, status, time of the change, job id): nothing"""
+
+JOBS_BY_METADATA = Table("jobs_by_metadata", tag=0x12, row=bytes, index=True)
+"""(tenant, key, the beginning of the value, job id): nothing"""
+
+INDEXED_VALUE_CHARS = 256
+"""A metadata value may be 64 KiB; its index holds the beginning, and a reader compares the rest with the job's row."""
+
+
+def metadata_keys(tenant: str, job_id: str, spec: JobSpec) -> list[tuple[str, str, str, str]]:
+    """The keys of a job in `JOBS_BY_METADATA`."""
+    return [(tenant, name, value[:INDEXED_VALUE_CHARS], job_id) for name, value in spec.metadata]
+
+
+def _add(view: View, event: JobEvent, row: JobRow) -> None:
+    view.put(JOBS, (event.tenant, event.job_id), row)
+    view.insert(JOBS_BY_STATUS, (event.tenant, int(row.status), row.changed_ms, event.job_id), b"")
+    for key in metadata_keys(event.tenant, event.job_id, row.spec):
+        view.insert(JOBS_BY_METADATA, key, b"")
+
+
+def _change(view: View, event: JobEvent, **changes: Any) -> None:
+    """Replace the job's row, and move it in the order by status if that changed."""
+    key = (event.tenant, event.job_id)
+    old = existing(view, JOBS, key, event)
+    new = attrs.evolve(old, last_seq=event.seq, **changes)
+    view.put(JOBS, key, new)
+    if (new.status, new.changed_ms) != (old.status, old.changed_ms):
+        view.delete(JOBS_BY_STATUS, (event.tenant, int(old.status), old.changed_ms, event.job_id))
+        view.insert(JOBS_BY_STATUS, (event.tenant, int(new.status), new.changed_ms, event.job_id), b"")
+
+
+def live_chain(view: View, event: JobEvent) -> Chain:
+    """The chain that an event takes for granted.  Raises Corrupt if the job has none."""
+    chain = existing(view, JOBS, (event.tenant, event.job_id), event).chain
+    if chain is None:
+        raise Corrupt(f"event {event.seq} ({type(event).__name__}) needs a chain of job {event.job_id}, which has none")
+    return chain
+
+
+def job_enqueued(event: JobEnqueued, view: View) -> None:
+    row = JobRow(
+        spec=event.spec,
+        payload_seq=event.seq,
+        enqueued_ms=event.time_ms,
+        status=JobStatus.SCHEDULED,
+        changed_ms=event.time_ms,
+        next_start_ms=None,
+        attempts=0,
+        chain=None,
+        cancelled_ms=None,
+        forget_ms=None,
+        last_seq=event.seq,
+    )
+    _add(view, event, row)
+
+
+def job_imported(event: JobImported, view: View) -> None:
+    row = JobRow(
+        spec=event.spec,
+        payload_seq=event.seq,
+        enqueued_ms=event.time_ms,
+        status=event.status,
+        changed_ms=event.changed_ms,
+        next_start_ms=None,
+        attempts=0,
+        chain=None,
+        cancelled_ms=None,
+        forget_ms=event.forget_ms,
+        last_seq=event.seq,
+    )
+    _add(view, event, row)
+
+
+def job_reimported(event: JobReimported, view: View) -> None:
+    old = existing(view, JOBS, (event.tenant, event.job_id), event)
+    _change(
+        view,
+        event,
+        spec=attrs.evolve(old.spec, retry_policy=event.retry_policy),
+        status=event.status,
+        changed_ms=event.changed_ms,
+        next_start_ms=None,
+        chain=None,
+        cancelled_ms=None,
+        forget_ms=event.forget_ms,
+    )
+
+
+def attempt_imported(event: AttemptImported, view: View) -> None:
+    _change(view, event, attempts=event.attempt)
+
+
+def chain_started(event: ChainStarted, view: View) -> None:
+    chain = Chain(
+        task_id=event.task_id,
+        attempt=event.attempt,
+        relative_attempt=event.relative_attempt,
+        start_ms=event.start_ms,
+        virtual_start_ms=event.virtual_start_ms,
+        seq=event.seq,
+        place=Place.TIMER if event.start_ms > event.time_ms else Place.READY,
+    )
+    _change(
+        view,
+        event,
+        status=JobStatus.SCHEDULED,
+        changed_ms=event.time_ms,
+        next_start_ms=event.start_ms,
+        chain=chain,
+    )
+
+
+def chain_due(event: ChainDue, view: View) -> None:
+    _change(view, event, chain=attrs.evolve(live_chain(view, event), place=Place.READY))
+
+
+def job_expedited(event: JobExpedited, view: View) -> None:
+    chain = attrs.evolve(
+        live_chain(view, event),
+        start_ms=event.time_ms,
+        virtual_start_ms=event.virtual_start_ms,
+        place=Place.READY,
+    )
+    _change(view, event, changed_ms=event.time_ms, next_start_ms=event.time_ms, chain=chain)
+
+
+def task_leased(event: TaskLeased, view: View) -> None:
+    _change(
+        view,
+        event,
+        status=JobStatus.RUNNING,
+        changed_ms=event.time_ms,
+        next_start_ms=None,
+        attempts=event.attempt,
+        chain=attrs.evolve(live_chain(view, event), place=Place.LEASED),
+    )
+
+
+def lease_renewed(event: LeaseRenewed, view: View) -> None:
+    _change(view, event)
+
+
+def lease_expired(event: LeaseExpired, view: View) -> None:
+    _change(view, event)
+
+
+def attempt_succeeded(event: AttemptSucceeded, view: View) -> None:
+    _change(
+        view,
+        event,
+        status=JobStatus.SUCCEEDED,
+        changed_ms=event.time_ms,
+        chain=None,
+        forget_ms=event.forget_ms,
+    )
+
+
+def attempt_failed(event: AttemptFailed, view: View) -> None:
+    _change(view, event, chain=None)
+
+
+def attempt_cancelled(event: AttemptCancelled, view: View) -> None:
+    _change(view, event, chain=None)
+
+
+def job_failed(event: JobFailed, view: View) -> None:
+    _change(
+        view,
+        event,
+        status=JobStatus.FAILED,
+        changed_ms=event.time_ms,
+        forget_ms=event.forget_ms,
+    )
+
+
+def job_cancelled(event: JobCancelled, view: View) -> None:
+    _change(
+        view,
+        event,
+        status=JobStatus.CANCELLED,
+        changed_ms=event.time_ms,
+        chain=None,
+        forget_ms=event.forget_ms,
+    )
+
+
+def cancellation_requested(event: CancellationRequested, view: View) -> None:
+    _change(view, event, cancelled_ms=event.time_ms)
+
+
+def job_restarted(event: JobRestarted, view: View) -> None:
+    _change(view, event, cancelled_ms=None, forget_ms=None)
+
+
+def job_deleted(event: JobDeleted | JobForgotten, view: View) -> None:
+    key = (event.tenant, event.job_id)
+    row = existing(view, JOBS, key, event)
+    view.delete(JOBS, key)
+    view.delete(JOBS_BY_STATUS, (event.tenant, int(row.status), row.changed_ms, event.job_id))
+    for metadata_key in metadata_keys(event.tenant, event.job_id, row.spec):
+        view.delete(JOBS_BY_METADATA, metadata_key)
+
+
+FOLDS = {
+    JobEnqueued: job_enqueued,
+    JobImported: job_imported,
+    JobReimported: job_reimported,
+    AttemptImported: attempt_imported,
+    ChainStarted: chain_started,
+    ChainDue: chain_due,
+    JobExpedited: job_expedited,
+    TaskLeased: task_leased,
+    LeaseRenewed: lease_renewed,
+    LeaseExpired: lease_expired,
+    AttemptSucceeded: attempt_succeeded,
+    AttemptFailed: attempt_failed,
+    AttemptCancelled: attempt_cancelled,
+    JobFailed: job_failed,
+    JobCancelled: job_cancelled,
+    CancellationRequested: cancellation_requested,
+    JobRestarted: job_restarted,
+    JobDeleted: job_deleted,
+    JobForgotten: job_deleted,
+}

@@ -1,0 +1,61 @@
+"""Payloads, results and error data: bytes that are written once, passed through, and read only when somebody asks.
+
+They lie under the sequence number of the event that brought them, so that jobs that arrived together are read together.
+"""
+
+from __future__ import annotations
+
+from silo.events.catalogue import (
+    AttemptFailed,
+    AttemptImported,
+    AttemptSucceeded,
+    JobDeleted,
+    JobEnqueued,
+    JobForgotten,
+    JobImported,
+)
+from silo.projections.attempts import ATTEMPTS, attempt_keys
+from silo.projections.jobs import JOBS
+from silo.projections.view import Table, View, existing
+
+PAYLOADS = Table("payloads", tag=0x19, row=bytes)
+"""(sequence number)"""
+
+
+def job_arrived(event: JobEnqueued | JobImported, view: View) -> None:
+    view.insert(PAYLOADS, (event.seq,), event.payload)
+
+
+def attempt_succeeded(event: AttemptSucceeded, view: View) -> None:
+    if event.result:
+        view.insert(PAYLOADS, (event.seq,), event.result)
+
+
+def attempt_failed(event: AttemptFailed, view: View) -> None:
+    if event.error_data:
+        view.insert(PAYLOADS, (event.seq,), event.error_data)
+
+
+def attempt_imported(event: AttemptImported, view: View) -> None:
+    if event.data:
+        view.insert(PAYLOADS, (event.seq,), event.data)
+
+
+def job_deleted(event: JobDeleted | JobForgotten, view: View) -> None:
+    job = existing(view, JOBS, (event.tenant, event.job_id), event)
+    view.delete(PAYLOADS, (job.payload_seq,))
+    for key in attempt_keys(event.tenant, event.job_id, job.attempts):
+        attempt = existing(view, ATTEMPTS, key, event)
+        if attempt.data_seq:
+            view.delete(PAYLOADS, (attempt.data_seq,))
+
+
+FOLDS = {
+    JobEnqueued: job_arrived,
+    JobImported: job_arrived,
+    AttemptSucceeded: attempt_succeeded,
+    AttemptFailed: attempt_failed,
+    AttemptImported: attempt_imported,
+    JobDeleted: job_deleted,
+    JobForgotten: job_deleted,
+}

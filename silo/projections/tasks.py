@@ -1,0 +1,154 @@
+"""What waits to run: the ready queue, the timers of what is not due yet, and the times at which ended jobs are forgotten.
+
+The ready queue holds only chains that could be leased this instant (I7).  Its order is the *virtual start*: start time plus
+priority times a weight, so that a low number overtakes but nothing waits for ever; then the start time; then the order of
+arrival.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from silo.events.catalogue import (
+    AttemptSucceeded,
+    ChainDue,
+    ChainStarted,
+    JobCancelled,
+    JobDeleted,
+    JobEvent,
+    JobExpedited,
+    JobFailed,
+    JobForgotten,
+    JobImported,
+    JobReimported,
+    JobRestarted,
+    TaskLeased,
+)
+from silo.projections.jobs import JOBS, Chain, JobRow, Place, live_chain
+from silo.projections.view import Key, Table, View, existing
+
+
+@attrs.frozen
+class JobRef:
+    """The job that an entry of a queue stands for."""
+
+    tenant: str
+    job_id: str
+
+
+READY = Table("ready", tag=0x20, row=JobRef, front=1)
+"""(task group, virtual start, start, sequence number of the chain)"""
+
+TIMERS = Table("timers", tag=0x21, row=JobRef, front=0)
+"""(start, sequence number of the chain)"""
+
+FORGETTING = Table("forgetting", tag=0x22, row=JobRef, front=0)
+"""(time, tenant, job id)"""
+
+
+def ready_key(task_group: str, chain: Chain) -> Key:
+    return (task_group, chain.virtual_start_ms, chain.start_ms, chain.seq)
+
+
+def timer_key(chain: Chain) -> Key:
+    return (chain.start_ms, chain.seq)
+
+
+def _job(event: JobEvent, view: View) -> JobRow:
+    return existing(view, JOBS, (event.tenant, event.job_id), event)
+
+
+def _leave(job: JobRow, view: View) -> None:
+    """Take the job's chain, if it has one that is pending, out of where it waits (I4)."""
+    if job.chain is None:
+        return
+    if job.chain.place is Place.READY:
+        view.delete(READY, ready_key(job.spec.task_group, job.chain))
+    elif job.chain.place is Place.TIMER:
+        view.delete(TIMERS, timer_key(job.chain))
+
+
+def _forget_at(event: JobEvent, time_ms: int | None, view: View) -> None:
+    if time_ms is not None:
+        view.insert(FORGETTING, (time_ms, event.tenant, event.job_id), JobRef(event.tenant, event.job_id))
+
+
+def _remember(event: JobEvent, job: JobRow, view: View) -> None:
+    if job.forget_ms is not None:
+        view.delete(FORGETTING, (job.forget_ms, event.tenant, event.job_id))
+
+
+def chain_started(event: ChainStarted, view: View) -> None:
+    job = _job(event, view)
+    _leave(job, view)
+    ref = JobRef(event.tenant, event.job_id)
+    if event.start_ms > event.time_ms:
+        view.insert(TIMERS, (event.start_ms, event.seq), ref)
+    else:
+        key = (job.spec.task_group, event.virtual_start_ms, event.start_ms, event.seq)
+        view.insert(READY, key, ref)
+
+
+def chain_due(event: ChainDue, view: View) -> None:
+    job = _job(event, view)
+    _leave(job, view)
+    view.insert(READY, ready_key(job.spec.task_group, live_chain(view, event)), JobRef(event.tenant, event.job_id))
+
+
+def job_expedited(event: JobExpedited, view: View) -> None:
+    job = _job(event, view)
+    _leave(job, view)
+    key = (job.spec.task_group, event.virtual_start_ms, event.time_ms, live_chain(view, event).seq)
+    view.insert(READY, key, JobRef(event.tenant, event.job_id))
+
+
+def task_leased(event: TaskLeased, view: View) -> None:
+    _leave(_job(event, view), view)
+
+
+def attempt_succeeded(event: AttemptSucceeded, view: View) -> None:
+    _forget_at(event, event.forget_ms, view)
+
+
+def job_failed(event: JobFailed, view: View) -> None:
+    _forget_at(event, event.forget_ms, view)
+
+
+def job_cancelled(event: JobCancelled, view: View) -> None:
+    _leave(_job(event, view), view)
+    _forget_at(event, event.forget_ms, view)
+
+
+def job_imported(event: JobImported, view: View) -> None:
+    _forget_at(event, event.forget_ms, view)
+
+
+def job_reimported(event: JobReimported, view: View) -> None:
+    job = _job(event, view)
+    _leave(job, view)
+    _remember(event, job, view)
+    _forget_at(event, event.forget_ms, view)
+
+
+def job_restarted(event: JobRestarted, view: View) -> None:
+    _remember(event, _job(event, view), view)
+
+
+def job_deleted(event: JobDeleted | JobForgotten, view: View) -> None:
+    _remember(event, _job(event, view), view)
+
+
+FOLDS = {
+    ChainStarted: chain_started,
+    ChainDue: chain_due,
+    JobExpedited: job_expedited,
+    TaskLeased: task_leased,
+    AttemptSucceeded: attempt_succeeded,
+    JobFailed: job_failed,
+    JobCancelled: job_cancelled,
+    JobImported: job_imported,
+    JobReimported: job_reimported,
+    JobRestarted: job_restarted,
+    JobDeleted: job_deleted,
+    JobForgotten: job_deleted,
+}

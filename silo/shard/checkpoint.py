@@ -1,0 +1,79 @@
+"""Checkpoints: changed rows go to disk, all at once, with the sequence number that they stand for.
+
+The log is the truth, and rows are what follows from it; so rows may be written late and together.  A row that changed ten
+times is written once, and one that came and went never.
+
+    1. freeze    between two commands: what changed so far stays as it is, later changes gather apart
+    2. wait      until the log up to that moment is durable: rows must never be ahead of the log
+    3. build     one write batch, in slices, with turns of the event loop between them
+    4. write     atomically, with the note (sequence number, time of its event)
+    5. thaw      the rows are on disk
+
+A crash before step 4 is complete leaves the old rows and the old note, and replay starts from there; after it, the new ones.
+There is no third case, as the batch is atomic.  Opening is: read the note, fold the log from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from silo.errors import Corrupt
+from silo.events.packing import from_bytes, to_bytes
+from silo.projections.view import Table
+from silo.shard.disk import CHECKPOINT_KEY
+from silo.shard.rows import Generation
+from silo.storage import keys
+from silo.storage.database import Batch, Database, Reader
+
+SLICE_S = 0.002
+"""How long building a batch may keep the event loop from everything else."""
+
+LOOK_AT_CLOCK_EVERY = 64
+
+
+@attrs.frozen
+class Note:
+    """What the rows on disk stand for: the log up to and with `seq`, the event of which was at `time_ms`."""
+
+    seq: int
+    time_ms: int
+
+
+async def read_note(reader: Reader) -> Note:
+    """What the rows on disk stand for; a database without a checkpoint stands for no event at all."""
+    raw = await reader.get(CHECKPOINT_KEY)
+    if raw is None:
+        return Note(0, 0)
+    try:
+        seq, time_ms = from_bytes(raw)
+    except (ValueError, TypeError) as error:
+        raise Corrupt(f"the checkpoint's note cannot be read: {error}") from error
+    return Note(seq, time_ms)
+
+
+async def write_rows(db: Database, generation: Generation, note: Note, clock: Callable[[], float]) -> None:
+    """Steps 3 and 4: write a frozen generation and its note, atomically; returns when they are durable."""
+    batch = db.batch()
+    slice_ends = clock() + SLICE_S
+    count = 0
+    for table, rows in generation.rows.items():
+        for key, row in rows.items():
+            _put(batch, table, key, row)
+            count += 1
+            if count % LOOK_AT_CLOCK_EVERY == 0 and clock() > slice_ends:
+                await asyncio.sleep(0)
+                slice_ends = clock() + SLICE_S
+    batch.put(CHECKPOINT_KEY, to_bytes([note.seq, note.time_ms]))
+    await db.write(batch)
+
+
+def _put(batch: Batch, table: Table[Any], key: Any, row: Any) -> None:
+    raw = bytes((table.tag,)) + keys.encode(key)
+    if row is None:
+        batch.delete(raw)
+    else:
+        batch.put(raw, table.encode(row))

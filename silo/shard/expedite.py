@@ -1,0 +1,40 @@
+"""ExpediteJob: a job that waits for its time need not wait any longer."""
+
+from __future__ import annotations
+
+from silo.domain.jobs import JobStatus
+from silo.errors import WrongState
+from silo.events.catalogue import JobExpedited
+from silo.projections.jobs import JobRow, Place
+from silo.shard.draft import Draft
+from silo.shard.jobs import JobName, the_job
+
+
+def expedite(name: JobName, draft: Draft) -> None:
+    """Let a job start now that waits for a later start or for its next try.
+
+    Raises JobNotFound, or WrongState if nothing of the job waits for a time.
+    """
+    job = the_job(name, draft.view)
+    if job.status in (JobStatus.SUCCEEDED, JobStatus.FAILED):
+        raise _refusal(name, job, "job is already in terminal state")
+    if job.cancelled_ms is not None:
+        raise _refusal(name, job, "job is cancelled")
+    if job.status is JobStatus.RUNNING:
+        raise _refusal(name, job, "job is currently running")
+    if job.chain is None:
+        raise _refusal(name, job, "job has no pending task to expedite")
+    if job.chain.place is not Place.TIMER or job.chain.start_ms <= draft.now_ms:
+        raise _refusal(name, job, "task is already ready to run (not future-scheduled)")
+
+    draft.emit(
+        JobExpedited(
+            tenant=name.tenant,
+            job_id=name.job_id,
+            virtual_start_ms=draft.rules.virtual_start_ms(draft.now_ms, job.spec.priority),
+        )
+    )
+
+
+def _refusal(name: JobName, job: JobRow, reason: str) -> WrongState:
+    return WrongState(f"cannot expedite job {name.job_id}: {reason} (status: {job.status.kind})")

@@ -1,0 +1,155 @@
+"""LeaseTasks, LeaseTask and Heartbeat: handing work to workers, and hearing from them."""
+
+from __future__ import annotations
+
+import attrs
+
+from silo.domain.jobs import LEASE_MS, JobSpec, JobStatus
+from silo.errors import Invalid, LeaseNotFound, WrongState
+from silo.events.catalogue import LeaseRenewed, TaskLeased
+from silo.projections.jobs import JobRow
+from silo.projections.leases import LEASES
+from silo.projections.payloads import PAYLOADS
+from silo.projections.tasks import READY
+from silo.shard.chains import start_chain
+from silo.shard.draft import Draft
+from silo.shard.due import wake_due_chains
+from silo.shard.jobs import JobName, require_jobs, the_job
+
+TASKS_PER_COMMAND_MAX = 256
+"""A worker may ask for any number; the server hands them out in pieces of this size."""
+
+
+@attrs.frozen
+class LeasedTask:
+    """Work for a worker: one attempt of one job, leased for `LEASE_MS`."""
+
+    task_id: str
+    tenant: str
+    job_id: str
+    attempt: int
+    relative_attempt: int
+    spec: JobSpec
+    payload: bytes
+
+    @property
+    def is_last_attempt(self) -> bool:
+        """Whether the job fails if this attempt does."""
+        policy = self.spec.retry_policy
+        return policy is None or self.relative_attempt >= policy.retry_count + 1
+
+
+@attrs.frozen(kw_only=True)
+class LeaseTasks:
+    """A worker asks for up to `max_tasks` tasks of one task group."""
+
+    worker_id: str
+    task_group: str
+    max_tasks: int
+
+
+def lease_tasks(command: LeaseTasks, draft: Draft) -> list[LeasedTask]:
+    """Lease what stands at the front of the ready queue, of whatever tenant."""
+    wake_due_chains(draft)
+    view = draft.view
+    front = view.first(READY, (command.task_group,), min(command.max_tasks, TASKS_PER_COMMAND_MAX))
+    names = [JobName(ref.tenant, ref.job_id) for _, ref in front]
+    jobs = require_jobs(names, view)
+    view.require(PAYLOADS, [(job.payload_seq,) for job in jobs])
+    return [_lease(name, job, command.worker_id, draft) for name, job in zip(names, jobs, strict=True)]
+
+
+@attrs.frozen(kw_only=True)
+class LeaseTask:
+    """Somebody asks for the pending attempt of one particular job, due or not."""
+
+    job: JobName
+    worker_id: str
+
+
+def lease_task(command: LeaseTask, draft: Draft) -> LeasedTask:
+    """Lease one job's pending attempt under a new task id, whenever it was to start.  A help for tests and debugging."""
+    if not command.worker_id:
+        raise Invalid("worker_id is required")
+    name = command.job
+    job = the_job(name, draft.view)
+    if job.status is JobStatus.RUNNING:
+        raise _refusal(name, job, "job is currently running")
+    if job.status in (JobStatus.SUCCEEDED, JobStatus.FAILED):
+        raise _refusal(name, job, "job is already in terminal state")
+    if job.cancelled_ms is not None:
+        raise _refusal(name, job, "job is cancelled")
+    if job.chain is None:
+        raise _refusal(name, job, "job has no pending task")
+
+    start_chain(
+        draft,
+        name.tenant,
+        name.job_id,
+        spec=job.spec,
+        attempt=job.chain.attempt,
+        relative_attempt=job.chain.relative_attempt,
+        start_ms=min(job.chain.start_ms, draft.now_ms),
+    )
+    return _lease(name, the_job(name, draft.view), command.worker_id, draft)
+
+
+def _refusal(name: JobName, job: JobRow, reason: str) -> WrongState:
+    return WrongState(f"cannot lease job {name.job_id}: {reason} (status: {job.status.kind})")
+
+
+def _lease(name: JobName, job: JobRow, worker_id: str, draft: Draft) -> LeasedTask:
+    assert job.chain is not None
+    payload = draft.view.get(PAYLOADS, (job.payload_seq,))
+    assert payload is not None
+    draft.emit(
+        TaskLeased(
+            tenant=name.tenant,
+            job_id=name.job_id,
+            task_id=job.chain.task_id,
+            attempt=job.chain.attempt,
+            worker_id=worker_id,
+            expires_ms=draft.now_ms + LEASE_MS,
+        )
+    )
+    return LeasedTask(
+        task_id=job.chain.task_id,
+        tenant=name.tenant,
+        job_id=name.job_id,
+        attempt=job.chain.attempt,
+        relative_attempt=job.chain.relative_attempt,
+        spec=job.spec,
+        payload=payload,
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Heartbeat:
+    """A worker says that it is still at work."""
+
+    task_id: str
+    worker_id: str
+
+
+def heartbeat(command: Heartbeat, draft: Draft) -> int | None:
+    """Renew a lease, also one that is past its expiry but not taken back yet.
+
+    Returns when the job's cancellation was requested, in ms, or None.
+    """
+    lease = draft.view.get(LEASES, (command.task_id,))
+    if lease is None:
+        raise LeaseNotFound
+    if lease.worker_id != command.worker_id:
+        raise WrongState("lease owner mismatch")
+
+    job = the_job(JobName(lease.tenant, lease.job_id), draft.view)
+    expires_ms = draft.now_ms + LEASE_MS
+    if expires_ms - lease.expires_ms >= LEASE_MS // 2:
+        draft.emit(
+            LeaseRenewed(
+                tenant=lease.tenant, job_id=lease.job_id, task_id=command.task_id, expires_ms=expires_ms
+            )
+        )
+    else:
+        draft.leases.renew(command.task_id, expires_ms, now_ms=draft.now_ms)
+    return job.cancelled_ms

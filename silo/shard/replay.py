@@ -1,0 +1,150 @@
+"""Folding a log into rows: when a shard opens, when rows are made anew, and when they are checked.
+
+There is one loop for all three, so that what is verified is what serves.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import attrs
+
+from silo.events.catalogue import Event
+from silo.events.log import read
+from silo.projections.fold import TABLES, apply
+from silo.projections.view import NotLoaded, Table
+from silo.shard.checkpoint import Note, read_note, write_rows
+from silo.shard.disk import key_of, load, read_table
+from silo.shard.rows import Rows
+from silo.storage.database import Database, Reader
+
+ROWS_BETWEEN_CHECKPOINTS = 50_000
+
+Raw = tuple[bytes, bytes]
+
+
+async def replay(
+    log: Reader,
+    rows: Rows,
+    store: Database,
+    *,
+    after: Note,
+    upto: int | None = None,
+    rows_max: int = ROWS_BETWEEN_CHECKPOINTS,
+    progress: Callable[[int], None] | None = None,
+) -> Note:
+    """Fold the events of `log` that come after a checkpoint into `rows`, which lie over `store`.
+
+    Whenever `rows_max` rows have changed they are written to `store`; what is left at the end stays in `rows`.
+
+    Args:
+        upto: the last sequence number to fold; None: to the end.
+        progress: told the sequence number that has been folded.
+
+    Returns:
+        Where the fold ended.
+    """
+    last = after
+    async for events in read(log, after.seq + 1, end=upto + 1 if upto is not None else None):
+        for event in events:
+            await _fold(event, rows, store)
+        last = Note(events[-1].seq, events[-1].time_ms)
+        if len(rows.changes) >= rows_max:
+            await write(rows, store, last)
+        if progress is not None:
+            progress(last.seq)
+    return last
+
+
+async def write(rows: Rows, store: Database, note: Note) -> None:
+    """Write the changed rows with the note of what they stand for."""
+    await write_rows(store, rows.freeze(), note, time.perf_counter)
+    rows.thaw()
+
+
+async def _fold(event: Event, rows: Rows, store: Database) -> None:
+    while True:
+        try:
+            apply(event, rows)
+        except NotLoaded as absent:
+            rows.undo()
+            await load(store, rows, absent.missing)
+        else:
+            rows.keep()
+            return
+
+
+async def rebuild(
+    log: Reader,
+    target: Database,
+    *,
+    upto: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Note:
+    """Make all rows anew from the log, in an empty database.  Returns what they stand for."""
+    rows = Rows()
+    note = await replay(log, rows, target, after=Note(0, 0), upto=upto, progress=progress)
+    await write(rows, target, note)
+    return note
+
+
+@attrs.frozen
+class Difference:
+    """The first place where two sets of rows are not the same, byte for byte; None stands for no such row."""
+
+    table: str
+    key: tuple[str | int, ...]
+    expected: bytes | None
+    found: bytes | None
+
+    def __str__(self) -> str:
+        def told(row: bytes | None) -> str:
+            return "no row" if row is None else row.hex()
+
+        return f"{self.table} {self.key}: the log gives {told(self.expected)}, found {told(self.found)}"
+
+
+async def compare(expected: Reader, found: Reader) -> Difference | None:
+    """The first difference between the rows of two databases, table by table in the order of their keys."""
+    for table in TABLES:
+        left, right = _rows(expected, table), _rows(found, table)
+        a, b = await anext(left, None), await anext(right, None)
+        while a is not None or b is not None:
+            if a != b:
+                return _difference(table, a, b)
+            a, b = await anext(left, None), await anext(right, None)
+    return None
+
+
+async def _rows(reader: Reader, table: Table[Any]) -> AsyncIterator[Raw]:
+    async for page in read_table(reader, table):
+        for row in page:
+            yield row
+
+
+def _difference(table: Table[Any], expected: Raw | None, found: Raw | None) -> Difference:
+    """What differs between two rows at the same place in the order of their tables, of which one may have ended."""
+    if found is None or (expected is not None and expected[0] < found[0]):
+        assert expected is not None
+        return Difference(table.name, key_of(expected[0]), expected[1], None)
+    if expected is None or found[0] < expected[0]:
+        return Difference(table.name, key_of(found[0]), None, found[1])
+    return Difference(table.name, key_of(found[0]), expected[1], found[1])
+
+
+async def verify(live: Reader, scratch: Database, *, progress: Callable[[int], None] | None = None) -> Difference | None:
+    """Make the rows of a database anew beside it, up to its checkpoint, and compare.
+
+    Args:
+        live: the database at one moment, so a snapshot if it is in use.
+        scratch: an empty database for the new rows.
+
+    Returns:
+        The first difference, or None.
+    """
+    note = await read_note(live)
+    if note.seq:
+        await rebuild(live, scratch, upto=note.seq, progress=progress)
+    return await compare(scratch, live)

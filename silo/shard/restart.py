@@ -1,0 +1,38 @@
+"""RestartJob: another run for a job that failed or was cancelled."""
+
+from __future__ import annotations
+
+from silo.domain.jobs import JobStatus
+from silo.errors import WrongState
+from silo.events.catalogue import JobRestarted
+from silo.projections.jobs import JobRow
+from silo.shard.chains import start_chain
+from silo.shard.draft import Draft
+from silo.shard.jobs import JobName, the_job
+
+
+def restart(name: JobName, draft: Draft) -> None:
+    """Give a job a new run, with all its retries.  Attempt numbers go on; the requested start still holds.
+
+    Raises JobNotFound, or WrongState unless the job failed or was cancelled.
+    """
+    job = the_job(name, draft.view)
+    if job.status is JobStatus.SUCCEEDED:
+        raise _refusal(name, job, "job already succeeded")
+    if not job.status.is_terminal:
+        raise _refusal(name, job, "job is still in progress")
+
+    draft.emit(JobRestarted(tenant=name.tenant, job_id=name.job_id))
+    start_chain(
+        draft,
+        name.tenant,
+        name.job_id,
+        spec=job.spec,
+        attempt=job.attempts + 1,
+        relative_attempt=1,
+        start_ms=max(job.spec.enqueue_time_ms, draft.now_ms),
+    )
+
+
+def _refusal(name: JobName, job: JobRow, reason: str) -> WrongState:
+    return WrongState(f"cannot restart job {name.job_id}: {reason} (status: {job.status.kind})")
