@@ -94,6 +94,14 @@ def section_type(field: attrs.Attribute[Any]) -> type[Any] | None:
     return None
 
 
+def sections_of(kind: type[Any], within: str = "") -> Iterator[tuple[str, type[Any]]]:
+    """All sections with their names, such as `database.wal`, in the order in which they are declared."""
+    for key, field in fields_of(kind).items():
+        if inner := section_type(field):
+            yield _join(within, key), inner
+            yield from sections_of(inner, _join(within, key))
+
+
 def fields_of(kind: type[Any]) -> dict[str, attrs.Attribute[Any]]:
     """The fields of a section by name, their types resolved."""
     return attrs.fields_dict(attrs.resolve_types(kind))
@@ -110,8 +118,7 @@ def shown(value: Any) -> str:
 
 # --- reading a file -----------------------------------------------------------------------------------------
 
-# A name ends at the line's end at the latest, so that one unclosed `${` does not swallow the file up to some
-# later `}`.
+# A name ends with its line, so that an unclosed `${` does not swallow the file up to some later `}`.
 _VARIABLE = re.compile(r"\$\{([^}\n]*)\}")
 
 
@@ -142,14 +149,13 @@ class OtherKeys:
 
 def unread_keys(table: Table, kind: type[Any], others: OtherKeys) -> list[str]:
     """A sentence for each key in the file that nobody will read, with the closest one that somebody would."""
-    return list(_unread_keys(table, kind, "", others, _sections_by_setting(kind, "")))
+    return list(_unread_keys(table, kind, "", others, _sections_by_setting(kind)))
 
 
 def structure(table: Table, kind: type[T]) -> T:
     """The settings that the file's table stands for.
 
-    Raises ConfigError with a line for each mistake: the section, the key, what was given and what is
-    expected.
+    Raises ConfigError with a line for each mistake: section, key, what was given and what is expected.
     """
     mistakes = list(_shape_mistakes(table, kind, ""))
     if not mistakes:
@@ -161,7 +167,7 @@ def structure(table: Table, kind: type[T]) -> T:
 
 
 def _unread_keys(
-    table: Table, kind: type[Any], name: str, others: OtherKeys, sections: Mapping[str, str]
+    table: Table, kind: type[Any], name: str, others: OtherKeys, sections: Mapping[str, list[str]]
 ) -> Iterator[str]:
     fields = fields_of(kind)
     for key, value in table.items():
@@ -172,36 +178,37 @@ def _unread_keys(
         elif (name, key) in others.without_effect:
             yield f"{_titled(name, key)} has no effect here: {others.without_effect[name, key]}"
         else:
-            meant = others.renamed.get((name, key)) or _closest(key, value, fields, sections)
-            what = f"[{_join(name, key)}] is not a section" if isinstance(value, Mapping) else None
-            yield (
-                (what or f"{_titled(name, key)} is not a setting")
-                + " and is ignored"
-                + (f"; did you mean {meant}?" if meant else "")
-            )
+            unknown, meant = _unknown(key, isinstance(value, Mapping), fields, name, sections)
+            meant = others.renamed.get((name, key), meant)
+            yield f"{unknown} and is ignored" + (f"; did you mean {meant}?" if meant else "")
 
 
-def _closest(
-    key: str, value: Any, fields: Mapping[str, attrs.Attribute[Any]], sections: Mapping[str, str]
-) -> str | None:
-    is_section = isinstance(value, Mapping)
-    here = [name for name, field in fields.items() if bool(section_type(field)) == is_section]
-    if close := difflib.get_close_matches(key, here, n=1):
-        return f"[{close[0]}]" if is_section else close[0]
-    if not is_section and (close := difflib.get_close_matches(key, sections, n=1, cutoff=0.9)):
-        return _titled(sections[close[0]], close[0])
-    return None
+def _unknown(
+    key: str,
+    is_section: bool,
+    fields: Mapping[str, attrs.Attribute[Any]],
+    name: str,
+    sections: Mapping[str, list[str]],
+) -> tuple[str, str | None]:
+    """What the key is not, and what it may have been meant for."""
+    here = [known for known, field in fields.items() if bool(section_type(field)) == is_section]
+    close = difflib.get_close_matches(key, here, n=1)
+    if is_section:
+        return f"[{_join(name, key)}] is not a section", f"[{_join(name, close[0])}]" if close else None
+
+    what = f"{_titled(name, key)} is not a setting"
+    if close:
+        return what, close[0]
+    return what, " or ".join(_titled(elsewhere, key) for elsewhere in sections.get(key, ()))
 
 
-def _sections_by_setting(kind: type[Any], name: str) -> dict[str, str]:
-    """The section in which each setting is first found."""
-    found: dict[str, str] = {}
-    for key, field in fields_of(kind).items():
-        inner = section_type(field)
-        for setting_name, where in (
-            _sections_by_setting(inner, _join(name, key)) if inner else {key: name}
-        ).items():
-            found.setdefault(setting_name, where)
+def _sections_by_setting(kind: type[Any]) -> dict[str, list[str]]:
+    """The sections that have a setting of each name."""
+    found: dict[str, list[str]] = {}
+    for name, inner in sections_of(kind):
+        for key, field in fields_of(inner).items():
+            if not section_type(field):
+                found.setdefault(key, []).append(name)
     return found
 
 
@@ -221,18 +228,28 @@ def _shape_mistakes(table: Table, kind: type[Any], name: str) -> Iterator[str]:
 def _value_mistakes(error: cattrs.ClassValidationError, kind: type[Any], name: str) -> Iterator[str]:
     """Walks the tree of errors that cattrs leaves: a section's errors are the children of its field's."""
     for inner in error.exceptions:
-        notes = (
-            note for note in getattr(inner, "__notes__", ()) if isinstance(note, AttributeValidationNote)
-        )
-        key = next((note.name for note in notes), None)
-        field = fields_of(kind)[key] if key else None
-        if isinstance(inner, cattrs.ClassValidationError) and field:
-            yield from _value_mistakes(inner, section_type(field) or kind, _join(name, field.name))
-        elif isinstance(inner, _WrongType) and field:
-            given = "(a secret)" if field.metadata["secret"] else shown(inner.given)
-            yield f"{_titled(name, field.name)} = {given}: expected {inner.expected}"
-        else:
+        field = _field_noted(inner, kind)
+        if field is None:
+            # The section refused its values together, in a sentence that names the key.
             yield f"[{name}] {inner}"
+        elif isinstance(inner, cattrs.ClassValidationError):
+            yield from _value_mistakes(inner, section_type(field) or kind, _join(name, field.name))
+        else:
+            yield f"{_titled(name, field.name)} = {_given(inner, field)}: expected {inner}"
+
+
+def _field_noted(error: Exception, kind: type[Any]) -> attrs.Attribute[Any] | None:
+    """The field that the error is about, which cattrs leaves in a note."""
+    for note in getattr(error, "__notes__", ()):
+        if isinstance(note, AttributeValidationNote):
+            return fields_of(kind)[note.name]
+    return None
+
+
+def _given(error: Exception, field: attrs.Attribute[Any]) -> str:
+    if field.metadata.get("secret") or not isinstance(error, _WrongType):
+        return "(not shown)"
+    return shown(error.given)
 
 
 def _join(name: str, key: str) -> str:
@@ -244,15 +261,13 @@ def _titled(name: str, key: str) -> str:
 
 
 # --- types --------------------------------------------------------------------------------------------------
-# TOML has types, and a value of another one is a mistake.  cattrs as it comes would convert: "false" to
-# True, "8" to 8.
+# TOML has types, and a value of another one is a mistake.  cattrs as it comes would convert: "no" to True.
 
 
 class _WrongType(ValueError):
     def __init__(self, given: Any, expected: str) -> None:
         super().__init__(expected)
         self.given = given
-        self.expected = expected
 
 
 def _exactly(kind: type[Any], expected: str) -> Callable[[Any, Any], Any]:

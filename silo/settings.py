@@ -13,7 +13,6 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import attrs
 
@@ -38,8 +37,7 @@ MIB = 1 << 20
 
 
 def host_and_port(address: str) -> tuple[str, int]:
-    """The parts of a socket address such as `127.0.0.1:7450` or `[::1]:7450`; ValueError for anything
-    else."""
+    """The parts of a socket address, as in `127.0.0.1:7450` or `[::1]:7450`; ValueError for anything else."""
     host, _, port = address.rpartition(":")
     bare = host.removeprefix("[").removesuffix("]")
     # An IPv6 address stands in brackets, as otherwise it would be open where it ends and the port begins.
@@ -115,7 +113,7 @@ class Coordination:
     )
     initial_shard_count: int = setting(
         8,
-        "Shards that a new cluster starts with. A cluster that has shards already keeps them, whatever is set here.",
+        "Shards that a new cluster starts with. A cluster that has shards keeps them, whatever is set here.",
         check=between(1, 10_000),
     )
     advertised_grpc_addr: str | None = setting(
@@ -140,7 +138,8 @@ class Coordination:
     def __attrs_post_init__(self) -> None:
         if self.backend != "none":
             raise ConfigError(
-                f'backend = {shown(self.backend)}: not available in this release yet; expected "none", one server'
+                f"backend = {shown(self.backend)}: not available in this release yet; "
+                'expected "none", which is one server'
             )
 
 
@@ -150,7 +149,7 @@ class Tenancy:
 
     enabled: bool = setting(
         False,
-        "On: each call must name a tenant. Off: no call may, and all jobs belong to one tenant, in one shard.",
+        "On: each call must name a tenant. Off: no call may; all jobs belong to one tenant, in one shard.",
     )
 
 
@@ -203,8 +202,9 @@ class Dispatch:
 
     priority_weight_ms: int = setting(
         10_000,
-        "How much earlier a task counts as started for each step of priority. With the default, a job of priority 0 "
-        "overtakes one of priority 50 that is up to 500 s older, and nothing waits for ever. "
+        "How much later a task counts as started for each step of priority, 0 being the most urgent. "
+        "With the default, a job of priority 0 overtakes one of priority 50 that is up to 500 s older, "
+        "and nothing waits for ever. "
         "0: priority decides only between jobs that start in the same millisecond.",
         unit="ms",
         check=at_least(0),
@@ -213,16 +213,18 @@ class Dispatch:
 
 _PLACEHOLDER = re.compile(r"%shard%|\{shard\}")
 _SCHEMES = {
-    "s3": ("s3", "s3a", "https"),
+    "s3": ("s3",),
     "gcs": ("gs",),
-    "url": ("s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss", "https", "file", "memory"),
+    "url": ("s3", "gs", "az", "azure", "abfs", "file", "memory"),
 }
 BACKEND = one_of("fs", "s3", "gcs", "memory", "url")
 
 
 class Place:
-    """A template that gives each shard a place in a store: its part before the placeholder is common to all
-    shards."""
+    """A template that gives each shard a place in a store.
+
+    What stands before its placeholder is common to all shards.
+    """
 
     __slots__ = ()
     backend: str
@@ -230,34 +232,32 @@ class Place:
 
     @property
     def root(self) -> str:
-        """What is common to all shards, without a slash at its end: a directory, or the URL of an object
-        store."""
-        return _PLACEHOLDER.split(self.path, maxsplit=1)[0].rstrip("/") or "/"
+        """What is common to all shards, a directory or a store's URL, without a slash at its end."""
+        return _PLACEHOLDER.split(self.path, maxsplit=1)[0].removesuffix("/") or "/"
 
     def shard_path(self, shard_id: str) -> str:
         """Where one shard lies below `root`."""
-        found = _PLACEHOLDER.search(self.path)
-        below = self.path[found.start() :] if found else shard_id
-        return _PLACEHOLDER.sub(shard_id, below).rstrip("/")
+        return _PLACEHOLDER.sub(shard_id, self.path).removeprefix(self.root).strip("/")
 
-    def _check_template(self, *, needs_placeholder: bool) -> None:
-        template = "database template path" if self.backend == "fs" else "object-store database template path"
+    def __attrs_post_init__(self) -> None:
+        template = "object-store database" if self.backend in _SCHEMES else "database"
         found = _PLACEHOLDER.search(self.path)
-        if needs_placeholder and not found:
+        if not found:
             raise ConfigError(
                 "path: database template path must contain a shard placeholder (%shard% or {shard}), "
                 f"got: {self.path}"
             )
-        if found and not self.path[: found.start()].endswith("/"):
+        if not self.path[: found.start()].endswith("/"):
             raise ConfigError(
-                f"path: shard placeholder in {template} must be preceded by '/', got: {self.path}"
+                f"path: shard placeholder in {template} template path must be preceded by '/', got: {self.path}"
             )
         if self.backend in _SCHEMES:
             self._check_url(_SCHEMES[self.backend])
 
     def _check_url(self, schemes: tuple[str, ...]) -> None:
-        url = urlsplit(_PLACEHOLDER.split(self.path, maxsplit=1)[0])
-        if url.scheme not in schemes or not (url.netloc or url.scheme in ("file", "memory")):
+        scheme, _, path = self.root.partition("://")
+        has_bucket = bool(path) or scheme in ("file", "memory")
+        if scheme not in schemes or not has_bucket:
             expected = " or ".join(f"{scheme}://" for scheme in schemes)
             raise ConfigError(f"path: failed to parse object store URL {self.path}: expected {expected}")
 
@@ -267,10 +267,7 @@ class Wal(Place):
     """A store of its own for the write-ahead log, such as a local disk beside an object store."""
 
     backend: str = setting(meaning="As `database.backend`.", check=BACKEND, required=True)
-    path: str = setting(meaning="As `database.path`; the placeholder may be left out.", required=True)
-
-    def __attrs_post_init__(self) -> None:
-        self._check_template(needs_placeholder=False)
+    path: str = setting(meaning="As `database.path`.", required=True)
 
 
 @attrs.frozen
@@ -305,13 +302,14 @@ class Database(Place):
     )
     fsync: bool = setting(
         True,
-        "With `fs`: forces files to the disk before a write is acknowledged, so that it outlives a power cut. "
+        "With `fs`: forces files to the disk before a write is acknowledged, as a power cut would lose it. "
         "Off only for tests and benchmarks.",
     )
     commit_interval_ms: int = setting(
         0,
-        "Time in which writes are gathered before a commit. 0: a commit starts as soon as the one before it is "
-        "durable. On a store that charges for requests, a few milliseconds save many of them.",
+        "Time in which writes are gathered before a commit. "
+        "0: a commit starts as soon as the one before it is durable. "
+        "On a store that charges for requests, a few milliseconds save many of them.",
         unit="ms",
         check=at_least(0),
     )
@@ -328,7 +326,8 @@ class Database(Place):
     checkpoint_rows: int = setting(20_000, "The same by their number.", check=at_least(1))
     checkpoint_bytes: int = setting(
         8 * MIB,
-        "The same by their size. These three bound memory, and the time that a shard needs to open after a crash.",
+        "The same by their size. "
+        "The three bound memory, and the time that a shard takes to open after a crash.",
         unit="bytes",
         check=at_least(1),
     )
@@ -344,9 +343,6 @@ class Database(Place):
         attrs.Factory(dict),
         'Any setting of SlateDB, laid over those that Silo chooses; durations are written `"100ms"`.',
     )
-
-    def __attrs_post_init__(self) -> None:
-        self._check_template(needs_placeholder=self.backend != "memory")
 
 
 @attrs.frozen

@@ -35,9 +35,9 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def read(text: str, environ: Mapping[str, str] = {}) -> Loaded:  # noqa: B006  # never changed
+def read(text: str, environ: Mapping[str, str] | None = None) -> Loaded:
     Path("silo.toml").write_text(text, encoding="utf-8")
-    return load("silo.toml", environ)
+    return load("silo.toml", environ or {})
 
 
 def refusal(text: str) -> str:
@@ -74,7 +74,7 @@ def test_a_file_changes_what_it_names_and_nothing_else() -> None:
         backend = "s3"
         path = "s3://jobs/silo/{shard}"
         options = { region = "eu-central-1", allow_http = true }
-        slatedb = { l0_sst_size_bytes = 1048576, garbage_collector_options = { wal_options = { interval = "1s" } } }
+        slatedb = { l0_max_ssts = 4, garbage_collector_options = { wal_options = { interval = "1s" } } }
         [database.wal]
         backend = "fs"
         path = "/wal/%shard%"
@@ -93,7 +93,7 @@ def test_a_file_changes_what_it_names_and_nothing_else() -> None:
                 path="s3://jobs/silo/{shard}",
                 options={"region": "eu-central-1", "allow_http": "true"},
                 slatedb={
-                    "l0_sst_size_bytes": 1048576,
+                    "l0_max_ssts": 4,
                     "garbage_collector_options": {"wal_options": {"interval": "1s"}},
                 },
                 wal=Wal(backend="fs", path="/wal/%shard%"),
@@ -188,11 +188,17 @@ def test_values_from_the_environment_are_parsed_as_part_of_the_file() -> None:
             id="a section like no other",
         ),
         pytest.param(
+            'addr = "0.0.0.0:1"',
+            "addr is not a setting and is ignored; did you mean [webui] addr or [metrics] addr?",
+            id="a key of several sections before the first",
+        ),
+        pytest.param(
             "[server]\nzzz = 1", "[server] zzz is not a setting and is ignored", id="a key like no other"
         ),
         pytest.param(
             '[database]\nbackend = "fs"\npath = "/%shard%"\nhydrate_all_at_startup = true',
-            "[database] hydrate_all_at_startup has no effect here: a shard reads what it needs when it needs it",
+            "[database] hydrate_all_at_startup has no effect here: "
+            "a shard reads what it needs when it needs it",
             id="a key of the older server",
         ),
     ],
@@ -202,7 +208,7 @@ def test_a_key_that_nobody_reads_is_accepted_and_reported(text: str, warning: st
 
 
 def test_what_is_handed_on_to_slatedb_is_not_judged() -> None:
-    text = '[database]\nbackend = "memory"\npath = "x"\n[database.slatedb]\nanything = { at = "all" }'
+    text = '[database]\nbackend = "memory"\npath = "/%shard%"\n[database.slatedb]\nanything = { at = "all" }'
 
     assert read(text).warnings == ()
 
@@ -239,7 +245,7 @@ def test_what_is_handed_on_to_slatedb_is_not_judged() -> None:
         ),
         pytest.param(
             "[server]\nauth_token = 7450",
-            "[server] auth_token = (a secret): expected a string",
+            "[server] auth_token = (not shown): expected a string",
             id="a secret",
         ),
         pytest.param(
@@ -249,7 +255,7 @@ def test_what_is_handed_on_to_slatedb_is_not_judged() -> None:
         ),
         pytest.param(
             "[database]\nbackend = 's3'\npath = 's3://b/%shard%'\noptions = { region = ['x'] }",
-            "[database] options = (a secret): expected a table of strings",
+            "[database] options = (not shown): expected a table of strings",
             id="a table of strings",
         ),
         pytest.param(
@@ -260,7 +266,8 @@ def test_what_is_handed_on_to_slatedb_is_not_judged() -> None:
         pytest.param("server = 1", "server = 1: expected a section, [server]", id="a section"),
         pytest.param(
             "[server]\ngrpc_addr = 'localhost:7450'",
-            '[server] grpc_addr = "localhost:7450": expected an IP address with a port, such as 127.0.0.1:7450',
+            '[server] grpc_addr = "localhost:7450": '
+            "expected an IP address with a port, such as 127.0.0.1:7450",
             id="a host name",
         ),
         pytest.param(
@@ -280,12 +287,14 @@ def test_what_is_handed_on_to_slatedb_is_not_judged() -> None:
         ),
         pytest.param(
             "[coordination]\nbackend = 'etcd'",
-            '[coordination] backend = "etcd": not available in this release yet; expected "none", one server',
+            '[coordination] backend = "etcd": not available in this release yet; '
+            'expected "none", which is one server',
             id="etcd",
         ),
         pytest.param(
             "[coordination]\nbackend = 'k8s'",
-            '[coordination] backend = "k8s": not available in this release yet; expected "none", one server',
+            '[coordination] backend = "k8s": not available in this release yet; '
+            'expected "none", which is one server',
             id="k8s",
         ),
         pytest.param("[database]\npath = '/%shard%'", "[database]: missing field `backend`", id="no backend"),
@@ -312,12 +321,12 @@ def test_mistakes_are_told_together() -> None:
 
 
 def test_a_section_made_in_code_is_held_to_the_same_bounds() -> None:
-    with pytest.raises(ConfigError, match="^checkpoint_rows = 0: expected an integer of at least 1$"):
+    with pytest.raises(ConfigError, match=r"^checkpoint_rows = 0: expected an integer of at least 1$"):
         Database(checkpoint_rows=0)
 
 
 def test_a_file_that_is_not_there_is_named() -> None:
-    with pytest.raises(ConfigError, match="^absent.toml: No such file or directory$"):
+    with pytest.raises(ConfigError, match=r"^absent\.toml: No such file or directory$"):
         load("absent.toml", {})
 
 
@@ -328,7 +337,7 @@ def test_a_file_that_is_not_toml_is_refused_with_the_place() -> None:
 def test_a_file_that_is_not_utf_8_is_refused() -> None:
     Path("silo.toml").write_bytes(b"# \xff\n")
 
-    with pytest.raises(ConfigError, match="^silo.toml: 'utf-8' codec can't decode"):
+    with pytest.raises(ConfigError, match=r"^silo\.toml: 'utf-8' codec can't decode"):
         load("silo.toml", {})
 
 
@@ -366,7 +375,7 @@ def test_a_file_that_is_not_utf_8_is_refused() -> None:
         pytest.param(
             "s3",
             "bucket/%shard%",
-            "failed to parse object store URL bucket/%shard%: expected s3:// or s3a:// or https://",
+            "failed to parse object store URL bucket/%shard%: expected s3://",
             id="no URL",
         ),
         pytest.param(
@@ -401,7 +410,8 @@ def test_a_path_that_would_mix_up_shards_is_refused_when_it_is_read(
         ("s3", "s3://bucket/%shard%", "s3://bucket", "s1"),
         ("gcs", "gs://bucket/silo/%shard%/%shard%", "gs://bucket/silo", "s1/s1"),
         ("url", "file:///var/silo/%shard%", "file:///var/silo", "s1"),
-        ("memory", "anything", "anything", "s1"),
+        ("memory", "/%shard%", "/", "s1"),
+        ("url", "memory:///%shard%", "memory://", "s1"),
     ],
 )
 def test_a_path_is_a_root_for_all_shards_and_a_place_for_each(
@@ -410,12 +420,6 @@ def test_a_path_is_a_root_for_all_shards_and_a_place_for_each(
     database = Database(backend=backend, path=path)
 
     assert (database.root, database.shard_path("s1")) == (root, shard_path)
-
-
-def test_the_write_ahead_log_may_do_without_a_placeholder() -> None:
-    wal = Wal(backend="fs", path="/mnt/wal")
-
-    assert (wal.root, wal.shard_path("s1")) == ("/mnt/wal", "s1")
 
 
 @pytest.mark.parametrize(
@@ -435,7 +439,7 @@ def test_a_socket_address_has_a_host_and_a_port(address: str, parts: tuple[str, 
     ["", "7450", ":7450", "127.0.0.1", "127.0.0.1:", "127.0.0.1:70000", "::1:80", "[127.0.0.1]:1", "a:1"],
 )
 def test_anything_else_is_no_socket_address(address: str) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="address"):
         host_and_port(address)
 
 
@@ -446,7 +450,7 @@ def test_a_description_has_what_differs_from_the_defaults_and_no_secrets() -> No
     settings = Settings(
         server=Server(auth_token="hush"),
         database=Database(
-            fsync=False, options={"secret_access_key": "hush"}, wal=Wal(backend="fs", path="/wal")
+            fsync=False, options={"secret_access_key": "hush"}, wal=Wal(backend="fs", path="/wal/%shard%")
         ),
     )
 
@@ -455,7 +459,7 @@ def test_a_description_has_what_differs_from_the_defaults_and_no_secrets() -> No
         "database.options = (set)",
         "database.fsync = false",
         'database.wal.backend = "fs"',
-        'database.wal.path = "/wal"',
+        'database.wal.path = "/wal/%shard%"',
     ]
     assert "hush" not in repr(settings)
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 import sys
 import types
 import typing
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from silo.config_file import fields_of, section_type, shown
+from silo.config_file import fields_of, section_type, sections_of, shown
 from silo.settings import OTHER_KEYS, Settings
 
 PAGE = Path(__file__).parent.parent / "docs" / "configuration.md"
@@ -27,7 +26,7 @@ INTRODUCTION = """\
 
 `silo serve` needs no configuration.
 It then keeps its data in `./silo-data`, in eight shards, and listens only on this machine.
-For anything else give it a TOML file, `silo serve --config silo.toml`, with the keys that differ from the defaults.
+For anything else give it a TOML file, `silo serve --config silo.toml`, with the keys that you want to change.
 
 A value of the wrong type or out of range stops the server, and the message names file, section and key.
 A key that does not exist is ignored, so that one file can serve several versions, but the server says so
@@ -76,9 +75,10 @@ format = "json"
 
 ## Values from the environment
 
-`${VAR}` anywhere in the file stands for the value of an environment variable, or for nothing if it is not set.
+`${VAR}` anywhere in the file stands for the value of an environment variable, or for nothing if it is unset.
 `${VAR:-default}` stands for `default` if the variable is not set; one that is set to nothing stays nothing.
-The text is filled in before the file is parsed, in comments as well, and nothing is quoted for you: write `"${VAR}"`.
+The text is filled in before the file is parsed, in comments as well.
+Nothing is quoted for you: write `"${VAR}"`.
 There is no escape and no nesting; a `$` without `{` is a `$`.
 
 ## All settings
@@ -97,19 +97,11 @@ These keys have no effect here, and the server says so when it starts:
 
 def page() -> str:
     """The whole page."""
-    sections = "".join(_section(kind, name) for name, kind in _sections(Settings, ""))
+    sections = "".join(_section(kind, name) for name, kind in sections_of(Settings))
     others = "".join(
         f"| `{section}.{key}` | {why} |\n" for (section, key), why in OTHER_KEYS.without_effect.items()
     )
     return INTRODUCTION + sections + OTHER_KEYS_INTRODUCTION + others
-
-
-def _sections(kind: type[Any], prefix: str) -> Iterator[tuple[str, type[Any]]]:
-    for key, field in fields_of(kind).items():
-        inner = section_type(field)
-        if inner:
-            yield prefix + key, inner
-            yield from _sections(inner, f"{prefix}{key}.")
 
 
 def _section(kind: type[Any], name: str) -> str:

@@ -62,8 +62,7 @@ def initial(count: int) -> list[HashRange]:
 
 
 def why_not_tiling(ranges: Sequence[HashRange]) -> str | None:
-    """The first place where the ranges, in this order, leave a gap or overlap; None if they tile the hash
-    line."""
+    """Where the ranges, in this order, first leave a gap or overlap; None if they tile the hash line."""
     if not ranges:
         return "there are no ranges"
     if ranges[0].start:

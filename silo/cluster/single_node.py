@@ -13,12 +13,12 @@ disk the file gets its name only when its content is safe.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import unquote, urlsplit
 
 import attrs
 import obstore
@@ -74,26 +74,22 @@ async def find_or_create(
 def beside(database: Database) -> MapStore:
     """The place of the map that belongs to this database.
 
-    With backend `memory` each call gives a new place, which lasts as long as the object that is returned.
+    With backend `memory` it lasts as long as the process, as the shards do, and is told apart by its path.
     Raises ConfigError if the store's URL or options cannot be used.
     """
-    url = urlsplit(database.root)
-    if database.backend == "fs":
-        return OnDisk(Path(database.root) / KEY, fsync=database.fsync)
-    if database.backend == "url" and url.scheme == "file":
-        return OnDisk(Path(unquote(url.path)) / KEY, fsync=database.fsync)
-    if database.backend == "memory" or url.scheme == "memory":
-        return InObjectStore(MemoryStore())
+    scheme, _, path = database.root.rpartition("://")
+    if database.backend == "fs" or scheme == "file":
+        return OnDisk(Path(path) / KEY, fsync=database.fsync)
+    if database.backend == "memory" or scheme == "memory":
+        return InObjectStore(_memory(path))
     return InObjectStore(_object_store(database))
 
 
 def _second_thoughts(stored_count: int, initial_shard_count: int) -> list[str]:
     if stored_count == initial_shard_count:
         return []
-    return [
-        f"the cluster has {stored_count} shards and keeps them: "
-        f"coordination.initial_shard_count = {initial_shard_count} counts only for a new cluster"
-    ]
+    asked = f"coordination.initial_shard_count = {initial_shard_count}"
+    return [f"the cluster has {stored_count} shards and keeps them: {asked} counts only for a new cluster"]
 
 
 # --- on a local disk ----------------------------------------------------------------------------------------
@@ -190,6 +186,12 @@ class InObjectStore:
         except (BaseError, OSError) as error:
             raise StoreFailed(f"shard map {KEY}: {_first_line(error)}") from error
         return True
+
+
+@functools.cache
+def _memory(path: str) -> MemoryStore:
+    """One store a path for the life of the process, so that a node which starts again finds its shards."""
+    return MemoryStore()
 
 
 # obstore wants the options of its HTTP client apart from those of the store, and aborts on `allow_http`

@@ -59,6 +59,7 @@ class Log:
         self._wake = asyncio.Event()
         self._advanced = asyncio.Event()
         self._failure: SiloError | None = None
+        self._loop = asyncio.get_running_loop()
         self.next_seq = next_seq
         self.durable_seq = next_seq - 1
         self.pending_commands = 0
@@ -88,7 +89,7 @@ class Log:
             await self._enqueue((), 0)
 
     def _enqueue(self, events: Sequence[Event], size: int) -> asyncio.Future[None]:
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[None] = self._loop.create_future()
         if self._failure is not None:
             done.set_exception(self._failure)
             return done
@@ -99,7 +100,7 @@ class Log:
 
     async def run(self) -> None:
         """Commit what is appended, until cancelled or until a commit fails; then it raises the error."""
-        clock = asyncio.get_running_loop().time
+        clock = self._loop.time
         while True:
             await self._wake.wait()
             began = clock()

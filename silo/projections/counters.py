@@ -47,16 +47,16 @@ WHOLE_SHARD = ""
 
 
 def _count(view: View, tenant: str, old: JobStatus | None, new: JobStatus | None) -> None:
-    row = view.get(COUNTS, (tenant,)) or NOTHING
-    counts = list(row.by_status)
+    key = (tenant,)
+    counts = list((view.get(COUNTS, key) or NOTHING).by_status)
     if old is not None:
         counts[old] -= 1
     if new is not None:
         counts[new] += 1
     if any(counts):
-        view.put(COUNTS, (tenant,), CountRow(tuple(counts)))
+        view.put(COUNTS, key, CountRow(tuple(counts)))
     else:
-        view.delete(COUNTS, (tenant,))
+        view.delete(COUNTS, key)
 
 
 def _move(view: View, event: JobEvent, old: JobStatus | None, new: JobStatus | None) -> None:

@@ -34,6 +34,7 @@ from silo.events.catalogue import (
     LeaseRenewed,
     TaskLeased,
 )
+from silo.events.packing import replacer
 from silo.projections.view import Table, View, existing
 
 
@@ -99,6 +100,9 @@ JOBS_BY_STATUS = Table("jobs_by_status", tag=0x11, row=bytes, index=True)
 JOBS_BY_METADATA = Table("jobs_by_metadata", tag=0x12, row=bytes, index=True)
 """(tenant, key, the beginning of the value, job id): nothing"""
 
+_with = replacer(JobRow)
+_chain_with = replacer(Chain)
+
 INDEXED_VALUE_CHARS = 256
 """A metadata value may be 64 KiB; its index holds the beginning, and a reader compares the rest with the job's row."""
 
@@ -119,9 +123,9 @@ def _change(view: View, event: JobEvent, **changes: Any) -> None:
     """Replace the job's row, and move it in the order by status if that changed."""
     key = (event.tenant, event.job_id)
     old = existing(view, JOBS, key, event)
-    new = attrs.evolve(old, last_seq=event.seq, **changes)
+    new = _with(old, last_seq=event.seq, **changes)
     view.put(JOBS, key, new)
-    if (new.status, new.changed_ms) != (old.status, old.changed_ms):
+    if new.status is not old.status or new.changed_ms != old.changed_ms:
         view.delete(JOBS_BY_STATUS, (event.tenant, int(old.status), old.changed_ms, event.job_id))
         view.insert(JOBS_BY_STATUS, (event.tenant, int(new.status), new.changed_ms, event.job_id), b"")
 
@@ -208,11 +212,11 @@ def chain_started(event: ChainStarted, view: View) -> None:
 
 
 def chain_due(event: ChainDue, view: View) -> None:
-    _change(view, event, chain=attrs.evolve(live_chain(view, event), place=Place.READY))
+    _change(view, event, chain=_chain_with(live_chain(view, event), place=Place.READY))
 
 
 def job_expedited(event: JobExpedited, view: View) -> None:
-    chain = attrs.evolve(
+    chain = _chain_with(
         live_chain(view, event),
         start_ms=event.time_ms,
         virtual_start_ms=event.virtual_start_ms,
@@ -229,7 +233,7 @@ def task_leased(event: TaskLeased, view: View) -> None:
         changed_ms=event.time_ms,
         next_start_ms=None,
         attempts=event.attempt,
-        chain=attrs.evolve(live_chain(view, event), place=Place.LEASED),
+        chain=_chain_with(live_chain(view, event), place=Place.LEASED),
     )
 
 

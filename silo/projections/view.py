@@ -38,9 +38,10 @@ class Table(Generic[Row]):
         self.tag = tag
         self.row = row
         self.front = front
+        self.is_bytes = row is bytes
         self.read_by_key = front is None and not index
-        self._pack = packer(row) if row is not bytes else None
-        self._unpack = unpacker(row) if row is not bytes else None
+        self._pack = None if self.is_bytes else packer(row)
+        self._unpack = None if self.is_bytes else unpacker(row)
 
     def encode(self, row: Row) -> bytes:
         """The bytes that a row has on disk."""

@@ -2,7 +2,8 @@
 
     changes    rows that commands changed; the next checkpoint writes them
     frozen     rows that a checkpoint is writing at this moment
-    clean      rows as they are on disk, kept because they were read or written lately; bounded, oldest out first
+    loaded     rows as they are on disk, read since the last checkpoint
+    earlier    rows written or read before that, newest first; when there are too many, the oldest lot goes as a whole
     windows    the fronts of the queues
 
 A row is looked for in this order.  What is nowhere here is on disk or nowhere: the view raises `NotLoaded`.
@@ -14,18 +15,17 @@ a checkpoint may have seen the disk from before it, so a loader compares `epoch`
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, TypeVar, cast
-
-import attrs
 
 from silo.projections.view import Key, MissingFront, MissingRows, NotLoaded, Table
 from silo.shard.window import Window
 
 Row = TypeVar("Row")
 
-CLEAN_ROWS_MAX = 60_000
-CLEAN_BYTES_MAX = 16 << 20
+LOADED_BYTES_MAX = 8 << 20
+EARLIER_LOTS_MAX = 3
 WINDOWS_MAX = 20_000
 ROW_BYTES = 200
 """What a changed row is reckoned to take besides its payload bytes, for the bound on a checkpoint."""
@@ -41,7 +41,6 @@ class _Absent:
 ABSENT: Final = _Absent()
 
 
-@attrs.define
 class Generation:
     """Rows changed between two checkpoints.
 
@@ -51,54 +50,58 @@ class Generation:
         size: bytes, roughly.
     """
 
-    rows: dict[Table[Any], dict[Key, Any]] = attrs.field(factory=dict)
-    fresh: dict[Table[Any], set[Key]] = attrs.field(factory=dict)
-    size: int = 0
-
-    def of(self, table: Table[Any]) -> dict[Key, Any]:
-        rows = self.rows.get(table)
-        if rows is None:
-            rows = self.rows[table] = {}
-            self.fresh[table] = set()
-        return rows
+    def __init__(self) -> None:
+        self.rows: defaultdict[Table[Any], dict[Key, Any]] = defaultdict(dict)
+        self.fresh: defaultdict[Table[Any], set[Key]] = defaultdict(set)
+        self.size = 0
 
     def __len__(self) -> int:
         return sum(map(len, self.rows.values()))
 
 
-@attrs.frozen
-class _Change:
-    """What one change replaced, so that it can be undone."""
+class _Lot:
+    """Rows as they are on disk."""
 
-    table: Table[Any]
-    key: Key
-    row: Any
-    fresh: bool
-    in_window: Any
+    def __init__(self) -> None:
+        self.rows: defaultdict[Table[Any], dict[Key, Any]] = defaultdict(dict)
+        self.size = 0
+
+
+_Change = tuple[Table[Any], Key, Any, bool, Any]
+"""What one change replaced, so that it can be undone: table, key, row before, whether that was fresh, row in the window."""
 
 
 class Rows:
-    """One shard's rows; implements `View`."""
+    """One shard's rows; implements `View`.
+
+    A job's life takes some fifty calls of `get` and `put`, so these are written for speed: no helper is called for what
+    most calls need.
+    """
 
     def __init__(self) -> None:
         self.changes = Generation()
         self.frozen: Generation | None = None
         self.epoch = 0
-        self._clean: dict[tuple[Table[Any], Key], Any] = {}
-        self._clean_bytes = 0
+        self._loaded = _Lot()
+        self._earlier: tuple[_Lot, ...] = ()
         self._windows: dict[tuple[Table[Any], Key], Window] = {}
         self._undo: list[_Change] = []
 
     # --- reading ---------------------------------------------------------------------------------------------------------
 
     def get(self, table: Table[Row], key: Key) -> Row | None:
-        row = self._peek(table, key)
+        row = self.changes.rows[table].get(key, ABSENT)
         if row is ABSENT:
-            raise NotLoaded(MissingRows(table, (key,)))
+            row = self._peek_below(table, key)
+            if row is ABSENT:
+                raise NotLoaded(MissingRows(table, (key,)))
         return cast("Row | None", row)
 
     def require(self, table: Table[Any], keys: Iterable[Key]) -> None:
-        missing = tuple(key for key in keys if self._peek(table, key) is ABSENT)
+        changed = self.changes.rows[table]
+        missing = tuple(
+            key for key in keys if key not in changed and self._peek_below(table, key) is ABSENT
+        )
         if missing:
             raise NotLoaded(MissingRows(table, missing))
 
@@ -109,63 +112,65 @@ class Rows:
             raise NotLoaded(MissingFront(table, queue, rows))
         return front
 
-    def _peek(self, table: Table[Any], key: Key) -> Any:
-        rows = self.changes.rows.get(table)
-        if rows is not None:
-            row = rows.get(key, ABSENT)
+    def _peek_below(self, table: Table[Any], key: Key) -> Any:
+        """The row as it was before the changes, or ABSENT if it is not in memory."""
+        if self.frozen is not None:
+            row = self.frozen.rows[table].get(key, ABSENT)
             if row is not ABSENT:
                 return row
-        if self.frozen is not None:
-            rows = self.frozen.rows.get(table)
-            if rows is not None:
-                row = rows.get(key, ABSENT)
+        row = self._loaded.rows[table].get(key, ABSENT)
+        if row is ABSENT:
+            for lot in self._earlier:
+                row = lot.rows[table].get(key, ABSENT)
                 if row is not ABSENT:
-                    return row
-        return self._clean.get((table, key), ABSENT)
+                    break
+        return row
 
     # --- changing --------------------------------------------------------------------------------------------------------
 
     def insert(self, table: Table[Row], key: Key, row: Row) -> None:
-        rows = self.changes.of(table)
-        fresh = self.changes.fresh[table]
+        changes = self.changes
+        rows = changes.rows[table]
         old = rows.get(key, ABSENT)
-        self._remember(table, key, old, key in fresh)
         if old is ABSENT:
-            fresh.add(key)
+            changes.fresh[table].add(key)
+            changes.size += ROW_BYTES + len(row) if table.is_bytes else ROW_BYTES  # type: ignore[arg-type]
+        self._undo.append((table, key, old, False, ABSENT))
         rows[key] = row
-        self._note(table, key, row)
+        if table.front is not None:
+            self._enter_window(table, key, row)
 
     def put(self, table: Table[Row], key: Key, row: Row) -> None:
-        rows = self.changes.of(table)
-        self._remember(table, key, rows.get(key, ABSENT), key in self.changes.fresh[table])
+        changes = self.changes
+        rows = changes.rows[table]
+        old = rows.get(key, ABSENT)
+        if old is ABSENT:
+            changes.size += ROW_BYTES + len(row) if table.is_bytes else ROW_BYTES  # type: ignore[arg-type]
+        self._undo.append((table, key, old, False, ABSENT))
         rows[key] = row
-        self._note(table, key, row)
+        if table.front is not None:
+            self._enter_window(table, key, row)
 
     def delete(self, table: Table[Any], key: Key) -> None:
-        rows = self.changes.of(table)
-        fresh = self.changes.fresh[table]
+        changes = self.changes
+        rows, fresh = changes.rows[table], changes.fresh[table]
         was_fresh = key in fresh
         in_window: Any = ABSENT
         if table.front is not None:
-            window = self._windows.get((table, table.queue(key)))
+            window = self._windows.get((table, key[: table.front]))
             if window is not None:
                 in_window = window.take(key, ABSENT)
-        self._undo.append(_Change(table, key, rows.get(key, ABSENT), was_fresh, in_window))
+        self._undo.append((table, key, rows.get(key, ABSENT), was_fresh, in_window))
         if was_fresh:
             fresh.discard(key)
             del rows[key]
         else:
             rows[key] = None
 
-    def _remember(self, table: Table[Any], key: Key, old: Any, fresh: bool) -> None:
-        self._undo.append(_Change(table, key, old, fresh, ABSENT))
-
-    def _note(self, table: Table[Any], key: Key, row: Any) -> None:
-        if table.front is not None:
-            window = self._windows.get((table, table.queue(key)))
-            if window is not None:
-                window.add(key, row)
-        self.changes.size += ROW_BYTES + len(row) if table.row is bytes else ROW_BYTES
+    def _enter_window(self, table: Table[Any], key: Key, row: Any) -> None:
+        window = self._windows.get((table, key[: table.front]))
+        if window is not None:
+            window.add(key, row)
 
     # --- drafts ----------------------------------------------------------------------------------------------------------
 
@@ -176,24 +181,22 @@ class Rows:
     def undo(self) -> None:
         """The draft is dropped: take back, newest first, what changed since the last `keep` or `undo`."""
         while self._undo:
-            self._take_back(self._undo.pop())
+            self._take_back(*self._undo.pop())
 
-    def _take_back(self, change: _Change) -> None:
-        table, key = change.table, change.key
-        rows, fresh = self.changes.of(table), self.changes.fresh[table]
-        if change.row is ABSENT:
-            rows.pop(key, None)
-        else:
-            rows[key] = change.row
-        if change.fresh:
-            fresh.add(key)
-        else:
+    def _take_back(self, table: Table[Any], key: Key, row: Any, was_fresh: bool, in_window: Any) -> None:
+        rows, fresh = self.changes.rows[table], self.changes.fresh[table]
+        if row is ABSENT:
+            del rows[key]
             fresh.discard(key)
+        else:
+            rows[key] = row
+            if was_fresh:
+                fresh.add(key)
         if table.front is not None:
-            window = self._windows.get((table, table.queue(key)))
+            window = self._windows.get((table, key[: table.front]))
             if window is not None:
                 window.take(key)
-                before = change.in_window if change.in_window is not ABSENT else change.row
+                before = in_window if in_window is not ABSENT else row
                 if before is not ABSENT and before is not None:
                     window.add(key, before)
 
@@ -201,8 +204,13 @@ class Rows:
 
     def install(self, table: Table[Any], loaded: Iterable[tuple[Key, Any]]) -> None:
         """Take in rows as they are on disk (None: there is none).  What changed in the meantime knows better."""
+        lot = self._loaded
+        rows = lot.rows[table]
         for key, row in loaded:
-            self._keep_clean(table, key, row)
+            rows[key] = row
+            lot.size += ROW_BYTES + len(row) if table.is_bytes and row else ROW_BYTES
+        if lot.size > LOADED_BYTES_MAX:
+            self._put_aside()
 
     def horizon(self, table: Table[Any], queue: Key) -> Key | None:
         """From where the next piece of a queue has to be loaded; the empty tuple: from its beginning."""
@@ -233,7 +241,7 @@ class Rows:
         for generation in (self.frozen, self.changes):
             if generation is None:
                 continue
-            for key, row in generation.rows.get(table, {}).items():
+            for key, row in generation.rows[table].items():
                 if table.queue(key) != queue or window.covers(key) or not (horizon is None or key < horizon):
                     continue
                 if row is None:
@@ -247,18 +255,11 @@ class Rows:
         while len(self._windows) >= WINDOWS_MAX:
             del self._windows[next(iter(self._windows))]
 
-    def _keep_clean(self, table: Table[Any], key: Key, row: Any) -> None:
-        if not table.read_by_key:
-            return
-        clean = self._clean
-        if table.row is bytes:
-            self._clean_bytes += len(row or b"") - len(clean.get((table, key)) or b"")
-        clean[(table, key)] = row
-        while len(clean) > CLEAN_ROWS_MAX or self._clean_bytes > CLEAN_BYTES_MAX:
-            oldest = next(iter(clean))
-            gone = clean.pop(oldest)
-            if oldest[0].row is bytes:
-                self._clean_bytes -= len(gone or b"")
+    def _put_aside(self) -> None:
+        """Begin a new lot of loaded rows.  A row is never in an older lot without a newer one knowing better, so any number
+        of lots can be dropped from the end."""
+        self._earlier = (self._loaded, *self._earlier)[:EARLIER_LOTS_MAX]
+        self._loaded = _Lot()
 
     # --- checkpoints -----------------------------------------------------------------------------------------------------
 
@@ -272,8 +273,9 @@ class Rows:
         """The checkpoint is durable: its rows are on disk now."""
         assert self.frozen is not None
         for table, rows in self.frozen.rows.items():
-            for key, row in rows.items():
-                self._keep_clean(table, key, row)
+            if table.read_by_key:
+                self._loaded.rows[table].update(rows)
+        self._put_aside()
         self.frozen = None
         self.epoch += 1
 
@@ -281,4 +283,4 @@ class Rows:
         """The rows of a table that are not on disk yet, older generation first; None for a deleted one."""
         for generation in (self.frozen, self.changes):
             if generation is not None:
-                yield from generation.rows.get(table, {}).items()
+                yield from generation.rows[table].items()

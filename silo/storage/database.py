@@ -1,12 +1,13 @@
 """All that Silo asks of storage: ordered bytes, written atomically and durably.
 
-A database has one writer.  When another process opens the same database, the first one is *fenced*: its next write
-raises `Fenced`.  A stale owner notices only then (or within about a second), so a read proves nothing about
-ownership.  What a shard answers must rest on a write that returned.
+A database has one writer.  When another process opens the same database, the first one is *fenced*: its next
+write raises `Fenced`.  A stale owner notices only then (or within about a second), so a read proves nothing
+about ownership.  What a shard answers must rest on a write that returned.
 
-Errors (silo.errors): `StoreFailed` when the store failed or did not answer in time, `Fenced`, and `Corrupt` when stored
-bytes cannot be read.  A database that has failed a write is *broken*: it refuses every later call with the same error.
-Its owner calls `abandon` and opens it anew; nothing that was acknowledged is lost by that.
+Errors (silo.errors): `StoreFailed` when the store failed or did not answer in time, `Fenced`, and `Corrupt`
+when stored bytes cannot be read.  A database that has failed a write is *broken*: it refuses every later call
+with the same error. Its owner calls `abandon` and opens it anew; nothing that was acknowledged is lost by
+that.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ Row = tuple[bytes, bytes]
 
 
 class Batch(Protocol):
-    """Changes that take effect together.  The last change of a key is the one that counts.  Can be written once."""
+    """Changes that take effect together.  The last change of a key is the one that counts.  Can be written
+    once."""
 
     def put(self, key: bytes, value: bytes) -> None: ...
 
@@ -33,7 +35,8 @@ class Batch(Protocol):
 
 
 class Reader(Protocol):
-    """Reads see all that `write` was called with, durable or not.  Ranges are [first, end) in the order of the bytes."""
+    """Reads see all that `write` was called with, durable or not.  Ranges are [first, end) in the order of
+    the bytes."""
 
     async def get(self, key: bytes) -> bytes | None: ...
 
@@ -42,8 +45,8 @@ class Reader(Protocol):
         ...
 
     def pages(self, first: bytes, end: bytes, *, rows: int = 500) -> AsyncIterator[list[Row]]:
-        """The whole range as it is at the first page, at most `rows` at a time; reads ahead, and gives the event loop a
-        turn between pages."""
+        """The whole range as it is at the first page, at most `rows` at a time; reads ahead, and gives the
+        event loop a turn between pages."""
         ...
 
 
@@ -67,7 +70,8 @@ class SortedRun:
 
 @attrs.frozen(kw_only=True)
 class StorageInfo:
-    """What the tree looks like on the store: fresh files (L0) and the sorted runs that they are merged into."""
+    """What the tree looks like on the store: fresh files (L0) and the sorted runs that they are merged
+    into."""
 
     l0_sst_count: int
     total_l0_size: int
@@ -76,15 +80,15 @@ class StorageInfo:
 
 
 class Database(Reader, Protocol):
-    """One shard's database.  Used from one event loop."""
+    """One shard's database.  Used from one event loop.  Keys that start with 00 are storage's own."""
 
     def batch(self) -> Batch: ...
 
     async def write(self, batch: Batch) -> None:
         """Make the batch durable, as a whole or not at all.
 
-        Several may be in flight; they become durable in the order of the calls.  A caller that is cancelled, or that
-        sees an error, does not know the outcome: the batch may be there.
+        Several may be in flight; they become durable in the order of the calls.  A caller that is cancelled,
+        or that sees an error, does not know the outcome: the batch may be there.
         """
         ...
 
@@ -105,5 +109,6 @@ class Database(Reader, Protocol):
         ...
 
     async def abandon(self) -> None:
-        """Let go without writing anything, after a failure or when fenced.  Never raises, takes a few seconds at most."""
+        """Let go without writing anything, after a failure or when fenced.  Never raises, takes a few seconds
+        at most."""
         ...

@@ -1,19 +1,19 @@
 """Keys that sort as the tuples they were made from.
 
-A part of a key is None, an int (signed, 64 bits), bytes or a str; tuples compare part by part, a shorter tuple before its
-extensions, and parts of different types in the order in which they are named here.  Each part starts with a byte that
-tells its type:
+A part of a key is None, an int (signed, 64 bits), bytes or a str; tuples compare part by part, a shorter
+tuple before its extensions, and parts of different types in the order in which they are named here.  Each
+part starts with a byte that tells its type:
 
     02                                   None
     03  eight bytes, big-endian, + 2^63  int
     04  the bytes           00           bytes
     05  the text in UTF-8   00           str
 
-Inside bytes and text, 00 is written 01 01 and 01 is written 01 02.  So 00 only ever ends a part, and this has two
-consequences.  The order is kept: the end sorts before every continuation, and the two escapes sort as what they stand
-for, before 02.  And the key of a tuple is a prefix of another key exactly if the tuple is a prefix of the other tuple;
-the commoner escape 00 -> 00 FF does not give that, as the key of ("a",) would start the key of ("a\\0",).
-(UTF-8 sorts as the code points do, which is how Python compares text.)
+Inside bytes and text, 00 is written 01 01 and 01 is written 01 02.  So 00 only ever ends a part, and this has
+two consequences.  The order is kept: the end sorts before every continuation, and the two escapes sort as
+what they stand for, before 02.  And the key of a tuple is a prefix of another key exactly if the tuple is a
+prefix of the other tuple; the commoner escape 00 -> 00 FF does not give that, as the key of ("a",) would
+start the key of ("a\\0",). (UTF-8 sorts as the code points do, which is how Python compares text.)
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ _unpack_int = Struct(">Q").unpack_from
 
 
 def encode(parts: Iterable[Part]) -> bytes:
-    """Raises ValueError for an int beyond 64 bits or text with a lone surrogate, TypeError for another type of part."""
+    """Raises ValueError for an int beyond 64 bits or text with a lone surrogate, TypeError for another type
+    of part."""
     key = b""
     for part in parts:
         if type(part) is str:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from itertools import islice
 
-from sortedcontainers import SortedDict  # type: ignore[import-untyped]
+from sortedcontainers import SortedDict
 
 from silo.storage.database import Batch, Row, StorageInfo
 
@@ -26,7 +26,7 @@ class MemoryBatch:
 
 
 class MemorySnapshot:
-    def __init__(self, rows: SortedDict) -> None:
+    def __init__(self, rows: SortedDict[bytes, bytes]) -> None:
         self._rows = rows
 
     async def get(self, key: bytes) -> bytes | None:
@@ -48,7 +48,8 @@ class MemorySnapshot:
 
 
 class MemoryDatabase(MemorySnapshot):
-    """`Database` without durability: `close` and `abandon` keep the rows, so it can be used again as if opened anew."""
+    """`Database` without durability: `close` and `abandon` keep the rows, so it can be used again as if
+    opened anew."""
 
     def __init__(self) -> None:
         super().__init__(SortedDict())
@@ -57,7 +58,8 @@ class MemoryDatabase(MemorySnapshot):
         return MemoryBatch()
 
     async def write(self, batch: Batch) -> None:
-        assert isinstance(batch, MemoryBatch)
+        if not isinstance(batch, MemoryBatch):
+            raise TypeError("a batch is written to the database that made it")
         for key, value in batch.changes:
             if value is None:
                 self._rows.pop(key, None)

@@ -10,9 +10,10 @@ from typing import Any
 from silo.errors import ConfigError
 from silo.storage.ffi import generated
 
-# Without a bound SlateDB retries for ever: an outage would look like a very slow store, to us and to a database that was
-# abandoned.  With this bound the database dies some seconds into an outage and its owner opens it anew.
-_RETRIES = 3
+# Without a bound SlateDB retries for ever: an outage would look like a very slow store, to us and to a
+# database that was abandoned.  With this bound the database dies some seconds into an outage and its owner
+# opens it anew.
+_RETRIES = 5
 
 DEFAULTS: dict[str, Any] = {
     # Every write is flushed explicitly; this only catches one whose flush was lost on the way.
@@ -24,7 +25,8 @@ DEFAULTS: dict[str, Any] = {
     "max_unflushed_bytes": 48 << 20,
     "object_store_max_retries": _RETRIES,
     "compactor_options": {
-        # Small L0 files need a compactor that looks often; with its usual 5 s, writing stops while 8 of them wait.
+        # Small L0 files need a compactor that looks often; with its usual 5 s, writing stops while 8 of them
+        # wait.
         "poll_interval": "500ms",
         "max_concurrent_compactions": 2,
         "object_store_max_retries": _RETRIES,
@@ -36,9 +38,9 @@ DEFAULTS: dict[str, Any] = {
         },
     },
     "garbage_collector_options": {
-        # One WAL file a commit: they must go quickly.  The age is the time that a process which is just opening the
-        # database has for reading the files that were still needed when it looked.
-        "wal_options": {"interval": "5s", "min_age": "30s"},
+        # One WAL file a commit: they must go quickly.  The age is the time that a process which is just
+        # opening the database has for reading the files that were still needed when it looked.
+        "wal_options": {"interval": "5s", "min_age": "10s"},
         "manifest_options": {"interval": "60s", "min_age": "120s"},
         "compacted_options": {"interval": "60s", "min_age": "120s"},
         "compactions_options": {"interval": "60s", "min_age": "120s"},
@@ -50,10 +52,11 @@ DEFAULTS: dict[str, Any] = {
 def settings(overrides: Mapping[str, Any]) -> Any:
     """`DEFAULTS` with `overrides` merged over them, key by key at every depth.
 
-    Raises ConfigError for a key that SlateDB does not know (it would be ignored without a word) or a value that it refuses.
+    Raises ConfigError for a key that SlateDB does not know (it would be ignored without a word) or a value
+    that it refuses.
     """
     made = generated.Settings.default()
-    wanted = list(_leaves(_merged(DEFAULTS, overrides)))
+    wanted = list(_leaves(merged(DEFAULTS, overrides)))
     for path, value in wanted:
         try:
             made.set(path, json.dumps(value))
@@ -66,10 +69,11 @@ def settings(overrides: Mapping[str, Any]) -> Any:
     return made
 
 
-def _merged(ours: Any, theirs: Any) -> Any:
+def merged(ours: Any, theirs: Any) -> Any:
+    """`theirs` over `ours`, key by key at every depth."""
     if not (isinstance(ours, Mapping) and isinstance(theirs, Mapping)):
         return theirs
-    return {**ours, **{key: _merged(ours.get(key), value) for key, value in theirs.items()}}
+    return {**ours, **{key: merged(ours.get(key), value) for key, value in theirs.items()}}
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -90,15 +94,27 @@ def _at(tree: Any, path: str) -> Any:
 
 
 def _same(taken: Any, wanted: Any) -> bool:
-    return bool(taken == wanted) or (taken is not _ABSENT and _duration_ms(taken) == _duration_ms(wanted) is not None)
+    return bool(taken == wanted) or (
+        taken is not _ABSENT and _duration_ms(taken) == _duration_ms(wanted) is not None
+    )
 
 
-_UNITS_MS = {"ns": 1e-6, "us": 1e-3, "µs": 1e-3, "ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_UNITS_MS = {
+    "ns": 1e-6,
+    "us": 1e-3,
+    "µs": 1e-3,
+    "ms": 1,
+    "s": 1_000,
+    "m": 60_000,
+    "h": 3_600_000,
+    "d": 86_400_000,
+}
 _DURATION = re.compile(r"([0-9.]+)\s*([a-zµ]+)[\s+]*")
 
 
 def _duration_ms(value: Any) -> float | None:
-    """What "1m 30s" comes to.  SlateDB writes durations back in its own way (1500ms as 1s+500ms, 2h as 7200s)."""
+    """What "1m 30s" comes to.  SlateDB writes durations back in its own way (1500ms as 1s+500ms, 2h as
+    7200s)."""
     if not isinstance(value, str) or not value or _DURATION.sub("", value):
         return None
     try:

@@ -1,9 +1,10 @@
 """A database in SlateDB.
 
-A write takes three steps: apply the batch in memory, flush the write-ahead log (WAL), wait until that is durable.  Waiting
-for SlateDB's own flush interval instead would cost each write about its length (6 ms at 5 ms; an explicit flush takes 0.4).
-One task does this for all writes: those that arrive while it is busy become the next group, with one flush for all.  The
-task belongs to no caller, so a cancelled caller cannot stop a write half-way.
+A write takes three steps: apply the batch in memory, flush the write-ahead log (WAL), wait until that is
+durable.  Waiting for SlateDB's own flush interval instead would cost each write about its length (6 ms at 5
+ms; an explicit flush takes 0.4). One task does this for all writes: those that arrive while it is busy become
+the next group, with one flush for all.  The task belongs to no caller, so a cancelled caller cannot stop a
+write half-way.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
-from silo.errors import Corrupt, Fenced, SiloError, StoreFailed
+from silo.errors import ConfigError, Corrupt, Fenced, SiloError, StoreFailed
 from silo.storage.database import Batch, Row, SortedRun, StorageInfo
 from silo.storage.ffi import calls, generated
 from silo.storage.fsync import Syncing
 
 _log = logging.getLogger(__name__)
 
-BindingErrors = (generated.Error, generated.InternalError)
+# What a call of SlateDB may fail with; TimeoutError is an OSError.
+Failures = (generated.Error, generated.InternalError, OSError)
 
 # More rows in one call would hold up the event loop for more than about 2 ms.
 _ROWS_A_CALL = 500
@@ -32,7 +34,9 @@ _CLOSE_FLUSHING_WAL = generated.CloseOptions(flush_type=generated.FlushType.WAL)
 _CLOSE_AT_ONCE = generated.CloseOptions(flush_type=None)
 
 
-def _scan_options(*, reverse: bool = False, read_ahead_bytes: int, cache_blocks: bool, max_fetch_tasks: int) -> Any:
+def _scan_options(
+    *, reverse: bool = False, read_ahead_bytes: int, cache_blocks: bool, max_fetch_tasks: int
+) -> Any:
     order = generated.IterationOrder.DESCENDING if reverse else generated.IterationOrder.ASCENDING
     return generated.ScanOptions(
         durability_filter=generated.DurabilityLevel.MEMORY,
@@ -48,7 +52,8 @@ _SCAN = {
     reverse: _scan_options(reverse=reverse, read_ahead_bytes=64 << 10, cache_blocks=True, max_fetch_tasks=1)
     for reverse in (False, True)
 }
-# A long scan would push everything else out of the cache, and without reading ahead it fetches block by block.
+# A long scan would push everything else out of the cache, and without reading ahead it fetches block by
+# block.
 _PAGES = _scan_options(read_ahead_bytes=1 << 20, cache_blocks=False, max_fetch_tasks=2)
 
 
@@ -56,16 +61,27 @@ class SlateBatch:
     """Changes gathered in SlateDB's own batch."""
 
     def __init__(self) -> None:
-        self.inner = generated.WriteBatch()
+        self._inner = generated.WriteBatch()
         self._changes = 0
 
     def put(self, key: bytes, value: bytes) -> None:
-        calls.put(self.inner, key, value)
+        if not key:
+            raise ValueError("a key has at least one byte")
+        calls.put(self._inner, key, value)
         self._changes += 1
 
     def delete(self, key: bytes) -> None:
-        calls.delete(self.inner, key)
+        if not key:
+            raise ValueError("a key has at least one byte")
+        calls.delete(self._inner, key)
         self._changes += 1
+
+    def taken(self) -> Any:
+        """SlateDB's batch, which can be written once."""
+        if self._inner is None:
+            raise ValueError("the batch has been written already")
+        inner, self._inner = self._inner, None
+        return inner
 
     def __len__(self) -> int:
         return self._changes
@@ -83,7 +99,7 @@ class _SlateReader:
             raise again(self._failure)
         try:
             return await calls.get(self._source, key)
-        except BindingErrors as reason:
+        except Failures as reason:
             raise self._failed_read(reason) from reason
 
     async def scan(self, first: bytes, end: bytes, *, limit: int, reverse: bool = False) -> list[Row]:
@@ -112,7 +128,7 @@ class _SlateReader:
                 # Calls that Rust answers at once take no turn of the loop by themselves.
                 await asyncio.sleep(0)
                 page = await calls.next_rows(iterator, rows)
-        except BindingErrors as reason:
+        except Failures as reason:
             raise self._failed_read(reason) from reason
         if page:
             yield page
@@ -136,7 +152,12 @@ class SlateDatabase(_SlateReader):
         self._durability_timeout_ms = durability_timeout_ms
         self._syncing = syncing
         self._waiting: list[tuple[Any, asyncio.Future[None]]] = []
+        self._in_flight: list[asyncio.Future[None]] = []
         self._committer: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Before the first use: make durable what was found."""
+        await self._administer(self._syncing.start())
 
     def batch(self) -> SlateBatch:
         return SlateBatch()
@@ -144,34 +165,37 @@ class SlateDatabase(_SlateReader):
     async def write(self, batch: Batch) -> None:
         if self._failure is not None:
             raise again(self._failure)
-        assert isinstance(batch, SlateBatch)
+        if not isinstance(batch, SlateBatch):
+            raise TypeError("a batch is written to the database that made it")
         if not batch:
             return
         done = asyncio.get_running_loop().create_future()
-        self._waiting.append((batch.inner, done))
+        self._waiting.append((batch.taken(), done))
         if self._committer is None:
             self._committer = asyncio.create_task(self._commit(), name="storage commits")
         await done
 
     async def _commit(self) -> None:
         """Write what is waiting, group by group, until nothing waits."""
-        group: list[tuple[Any, asyncio.Future[None]]] = []
         try:
             while self._waiting:
                 group, self._waiting = self._waiting, []
+                self._in_flight = [done for _, done in group]
                 await self._make_durable([batch for batch, _ in group])
-                for _, done in group:
+                for done in self._in_flight:
                     if not done.done():
                         done.set_result(None)
-        except (*BindingErrors, OSError, asyncio.CancelledError) as reason:
+        except (*Failures, asyncio.CancelledError) as reason:
             # What was applied in memory may become durable or not: only opening anew can tell.
-            self._break(named(reason))
+            self._refuse_waiting(self._break(named(reason)))
         finally:
             self._committer = None
-            for _, done in (*group, *self._waiting):
-                if not done.done():
-                    done.set_exception(again(self._failure or StoreFailed("the write was interrupted")))
-            self._waiting = []
+
+    def _refuse_waiting(self, failure: SiloError) -> None:
+        for done in (*self._in_flight, *(done for _, done in self._waiting)):
+            if not done.done():
+                done.set_exception(again(failure))
+        self._waiting = []
 
     async def _make_durable(self, batches: list[Any]) -> None:
         try:
@@ -190,7 +214,7 @@ class SlateDatabase(_SlateReader):
             raise again(self._failure)
         try:
             return SlateSnapshot(await self._db.snapshot())
-        except BindingErrors as reason:
+        except Failures as reason:
             raise self._failed_read(reason) from reason
 
     async def flush(self) -> None:
@@ -226,9 +250,7 @@ class SlateDatabase(_SlateReader):
         try:
             async with asyncio.timeout(_FLUSH_TIMEOUT_S):
                 return await call
-        except TimeoutError:
-            raise StoreFailed(f"the store did not answer within {_FLUSH_TIMEOUT_S} s") from None
-        except (*BindingErrors, OSError) as reason:
+        except Failures as reason:
             raise self._failed_read(reason) from reason
 
     async def close(self) -> None:
@@ -242,26 +264,29 @@ class SlateDatabase(_SlateReader):
         try:
             async with asyncio.timeout(self._durability_timeout_ms / 1_000):
                 await self._db.shutdown_with_options(_CLOSE_FLUSHING_WAL)
-        except (*BindingErrors, TimeoutError) as reason:
+        except Failures as reason:
             # All that was acknowledged is durable: what failed is only the parting.
             _log.warning("a database did not close well: %s", reason)
 
     async def abandon(self) -> None:
-        self._break(StoreFailed("the database was abandoned"))
+        failure = self._break(StoreFailed("the database was abandoned"))
         if self._committer is not None:
             self._committer.cancel()
             await asyncio.wait([self._committer])
+        # A task that is cancelled before its first step never gets to do this itself.
+        self._refuse_waiting(failure)
         await self._syncing.stop()
         try:
             async with asyncio.timeout(_ABANDON_TIMEOUT_S):
                 await self._db.shutdown_with_options(_CLOSE_AT_ONCE)
-        except (*BindingErrors, TimeoutError) as reason:
+        except Failures as reason:
             _log.info("an abandoned database did not close: %s", reason)
 
-    def _break(self, failure: SiloError) -> None:
-        # The first failure is the one that explains the others.
+    def _break(self, failure: SiloError) -> SiloError:
+        """Refuse every later call.  The first failure is the one that explains the others."""
         if self._failure is None:
             self._failure = failure
+        return self._failure
 
     def _failed_read(self, reason: BaseException) -> Exception:
         failure = named(reason)
@@ -276,6 +301,8 @@ def named(reason: BaseException) -> SiloError:
     match reason:
         case generated.Error.Closed(reason=generated.CloseReason.FENCED):
             return Fenced("another process has opened this shard; this one stops serving it")
+        case generated.Error.Invalid():
+            return ConfigError(text)
         case generated.Error.Data() if "not found" not in text.lower():
             return Corrupt(f"the database cannot be read: {text}")
         case _:

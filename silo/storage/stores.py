@@ -1,9 +1,10 @@
 """From configuration to an open database: which object store, where in it, with which log (WAL) store.
 
-A shard that keeps its log in a store of its own must never be opened without it: SlateDB would succeed, silently forget
-every acknowledged write that only the log had, and not find it again later.  SlateDB does not record the log's store, so we
-do, in a row of the shard that is flushed to the main store before the first `open_database` returns.  Each later opening
-reads that row first, through a reader that ignores the log, and refuses to go on with another one.
+A shard that keeps its log in a store of its own must never be opened without it: SlateDB would succeed,
+silently forget every acknowledged write that only the log had, and not find it again later.  SlateDB does not
+record the log's store, so we do, in a row of the shard that is flushed to the main store before the first
+`open_database` returns.  Each later opening reads that row first, through a reader that ignores the log, and
+refuses to go on with another one.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from typing import Any, Literal
 
 import attrs
 
-from silo.errors import ConfigError
+from silo.errors import ConfigError, StoreFailed
+from silo.storage import powercut
 from silo.storage.ffi import generated
-from silo.storage.fsync import Syncing
-from silo.storage.settings import settings
-from silo.storage.slate import BindingErrors, SlateDatabase, named
+from silo.storage.fsync import LocalSyncing, Syncing
+from silo.storage.settings import merged, settings
+from silo.storage.slate import Failures, SlateDatabase, named
 
 Backend = Literal["fs", "memory", "s3", "gcs", "azure", "url"]
 
@@ -34,10 +36,11 @@ class StoreSpec:
 
     backend: Backend
     path: str
-    """A directory, a URL (s3://bucket/silo/%shard%), or a path in the bucket that `options` or the environment names.
-    Contains %shard% or {shard}, after a slash."""
+    """A directory, a URL (s3://bucket/silo/%shard%), or a path in the bucket that `options` or the
+    environment names. Contains %shard% or {shard}, after a slash."""
     options: Mapping[str, str] = attrs.field(factory=dict)
-    """Settings of the object store (endpoint, region, ...), over those of the environment (AWS_ACCESS_KEY_ID, ...)."""
+    """Settings of the object store (endpoint, region, ...), over those of the environment (AWS_ACCESS_KEY_ID,
+    ...)."""
     wal: StoreSpec | None = None
     """A separate store for the log; of it only backend, path and options count."""
     fsync: bool = True
@@ -57,47 +60,64 @@ class StoreSpec:
 async def open_database(spec: StoreSpec, shard: str) -> SlateDatabase:
     """Open the shard's database, create it if there is none, and fence whoever has it open.
 
-    Raises ConfigError if the configuration cannot be used or names another WAL store than the one recorded, StoreFailed if
-    the store does not answer, Corrupt if what is there cannot be read.
+    Raises ConfigError if the configuration cannot be used or names another WAL store than the one recorded,
+    StoreFailed if the store does not answer, Corrupt if what is there cannot be read.
     """
-    place = locate(spec, shard)
-    wal = locate(spec.wal, shard, "database.wal") if spec.wal else None
+    places = locate(spec, shard)
     try:
-        recorded = await _recorded_wal(place)
-        given = str(wal or "")
-        if recorded is not None and recorded != given:
+        if places.synced_log and places.record_home:
+            await powercut.clear_away(places.record_home, places.synced_log, _log_reader(places))
+        elif places.record_home:
+            powercut.forget(places.record_home)
+        recorded = await _recorded_wal(places.main)
+        given = str(places.wal or "")
+        if recorded not in (None, given):
             raise ConfigError(
                 f"shard {shard} keeps its log in {recorded or 'its main store'}, but the configuration says "
                 f"{given or 'its main store'}: opening it would lose what only that log has"
             )
-        builder = generated.DbBuilder(place.name, place.store)
-        builder.with_settings(settings(_expanded(spec.slatedb, shard)))
-        # The number keeps the entries of the databases apart, as their files have the same names.
-        builder.with_db_cache(_block_cache(spec.block_cache_bytes), next(_cache_scopes))
-        if wal:
-            builder.with_wal_object_store(wal.store)
-        database = SlateDatabase(
-            await builder.build(),
-            _admin(place, wal),
-            durability_timeout_ms=spec.durability_timeout_ms,
-            syncing=Syncing(),
-        )
-    except BindingErrors as reason:
+        database = await _built_database(spec, shard, places)
+    except Failures as reason:
         raise named(reason) from reason
-    if recorded is None:
-        await _record_wal(database, given)
+    try:
+        await database.start()
+        if recorded is None:
+            await _record_wal(database, given)
+    except BaseException:
+        await database.abandon()
+        raise
     return database
 
 
+async def _built_database(spec: StoreSpec, shard: str, places: Places) -> SlateDatabase:
+    builder = generated.DbBuilder(places.main.name, places.main.store)
+    overrides = _expanded(spec.slatedb, shard)
+    syncing = Syncing()
+    if places.synced_log:
+        syncing = LocalSyncing(_admin(places), home=places.main.directory, wal=places.synced_log)
+        if places.main.directory:
+            # LocalSyncing deletes WAL objects itself, when it is safe to.
+            overrides = merged(overrides, {"garbage_collector_options": {"wal_options": None}})
+    builder.with_settings(settings(overrides))
+    # The number keeps the entries of the databases apart, as their files have the same names.
+    builder.with_db_cache(_block_cache(spec.block_cache_bytes), next(_cache_scopes))
+    if places.wal:
+        builder.with_wal_object_store(places.wal.store)
+    return SlateDatabase(
+        await builder.build(),
+        _admin(places),
+        durability_timeout_ms=spec.durability_timeout_ms,
+        syncing=syncing,
+    )
+
+
 async def delete_database(spec: StoreSpec, shard: str) -> None:
-    """Delete the shard's database, which nobody may have open.  Whoever has it open all the same is fenced first, as SlateDB
-    would go on to acknowledge writes to files that are gone."""
+    """Delete the shard's database, which nobody may have open.  Whoever has it open all the same is fenced
+    first, as SlateDB would go on to acknowledge writes to files that are gone."""
     await (await open_database(spec, shard)).close()
-    place = locate(spec, shard)
-    wal = locate(spec.wal, shard, "database.wal") if spec.wal else None
     try:
-        await _admin(place, wal).delete_db(True)
-    except BindingErrors as reason:
+        await _admin(locate(spec, shard)).delete_db(True)
+    except Failures as reason:
         raise named(reason) from reason
 
 
@@ -115,14 +135,62 @@ class Place:
     store: Any
     directory: Path | None
     """The database's own directory, on a local disk."""
+    remote: bool
 
     def __str__(self) -> str:
-        return f"{self.root.rstrip('/')}/{self.name}"
+        return f"{self.root.removesuffix('/')}/{self.name}"
+
+
+@attrs.frozen
+class Places:
+    """Where one shard's tree and log are."""
+
+    main: Place
+    wal: Place | None
+    """The log's, if it has a store of its own."""
+    synced_log: Path | None
+    """The directory of the WAL objects, if we make them durable."""
+
+    @property
+    def record_home(self) -> Path | None:
+        """Where powercut.py keeps its record, on a local disk."""
+        return self.main.directory or (self.wal or self.main).directory
+
+
+def locate(spec: StoreSpec, shard: str) -> Places:
+    """The shard's places in the configured stores.  Raises ConfigError if there can be none, StoreFailed if a
+    directory cannot be made."""
+    if not _SHARD.fullmatch(shard):
+        raise ConfigError(f"a shard's name is made of letters, digits, - and _, not {shard!r}")
+    main = _place(spec, shard, "database")
+    wal = _place(spec.wal, shard, "database.wal") if spec.wal else None
+    if wal:
+        # SlateDB uses one path in both stores; in a directory or in memory the root makes the difference.
+        if wal.remote and wal.name != main.name:
+            raise ConfigError(
+                f"database.wal.path must lead to the same path in its bucket as database.path does, which is "
+                f"{main.name}, not {wal.name}"
+            )
+        wal = attrs.evolve(wal, name=main.name, directory=wal.directory and Path(wal.root, main.name))
+    log = wal or main
+    if spec.fsync and main.directory and not log.directory:
+        raise ConfigError(
+            "database.wal must be on a local disk too if database.backend is fs and database.fsync is on"
+        )
+    return Places(main, wal, log.directory / "wal" if spec.fsync and log.directory else None)
 
 
 _PLACEHOLDER = re.compile(r"%shard%|\{shard\}")
 _SHARD = re.compile(r"[A-Za-z0-9_-]+")
-_SCHEMES = {"file": "fs", "memory": "memory", "s3": "s3", "gs": "gcs", "az": "azure", "azure": "azure", "abfs": "azure"}
+_SCHEMES = {
+    "file": "fs",
+    "memory": "memory",
+    "s3": "s3",
+    "gs": "gcs",
+    "az": "azure",
+    "azure": "azure",
+    "abfs": "azure",
+}
 _TYPES = {
     "s3": generated.ObjectStoreType.S3,
     "gcs": generated.ObjectStoreType.GCS,
@@ -130,10 +198,7 @@ _TYPES = {
 }
 
 
-def locate(spec: StoreSpec, shard: str, section: str = "database") -> Place:
-    """The shard's place in the configured store.  Raises ConfigError, with the section's name, if there can be none."""
-    if not _SHARD.fullmatch(shard):
-        raise ConfigError(f"a shard's name is made of letters, digits, - and _, not {shard!r}")
+def _place(spec: StoreSpec, shard: str, section: str) -> Place:
     backend, template = _backend(spec, section)
     url, scheme_end, path = template.rpartition("://")
     if backend in _TYPES and scheme_end:
@@ -152,23 +217,31 @@ def locate(spec: StoreSpec, shard: str, section: str = "database") -> Place:
         )
     if path[: found.start()][-1:] != "/" and (found.start() > 0 or backend not in _TYPES):
         raise ConfigError(
-            f"shard placeholder in {what} template path must be preceded by '/' and stand at the start of a part of it, "
-            f"got: {spec.path}"
+            f"shard placeholder in {what} template path must be preceded by '/', got: {spec.path}"
         )
 
     if backend in _TYPES:
-        return Place(root, _PLACEHOLDER.sub(shard, path).strip("/"), _remote(backend, root, spec.options, section), None)
+        return Place(
+            root,
+            _PLACEHOLDER.sub(shard, path).strip("/"),
+            _remote(backend, root, spec.options, section),
+            None,
+            True,
+        )
     root, name = path[: found.start()], _PLACEHOLDER.sub(shard, path[found.start() :]).strip("/")
     if backend == "memory":
-        return Place(f"memory://{root}", name, _memory(root), None)
-    return Place(os.path.abspath(root), name, _local(root, section), Path(os.path.abspath(root), name))
+        return Place(f"memory://{root}", name, _memory(root), None, False)
+    root = os.path.abspath(root)
+    return Place(root, name, _local(root, section), Path(root, name), False)
 
 
 def _backend(spec: StoreSpec, section: str) -> tuple[str, str]:
     """The backend and its template; `url` is a way to write one of the others."""
     if spec.backend != "url":
         if spec.backend not in (*_TYPES, "fs", "memory"):
-            raise ConfigError(f"{section}.backend must be fs, memory, s3, gcs, azure or url, got: {spec.backend}")
+            raise ConfigError(
+                f"{section}.backend must be fs, memory, s3, gcs, azure or url, got: {spec.backend}"
+            )
         return spec.backend, spec.path
     scheme, separator, path = spec.path.partition("://")
     backend = _SCHEMES.get(scheme)
@@ -181,7 +254,8 @@ def _local(root: str, section: str) -> Any:
     try:
         os.makedirs(root, exist_ok=True)
     except OSError as reason:
-        raise ConfigError(f"{section}.path: {reason}") from reason
+        # Not ConfigError: a shard is also opened again, while a disk is away for a moment.
+        raise StoreFailed(f"{section}.path: {reason}") from reason
     builder = generated.ObjectStoreBuilder.from_env(generated.ObjectStoreType.LOCAL)
     builder.with_config("local_path", root)
     return _built(builder, section)
@@ -189,7 +263,8 @@ def _local(root: str, section: str) -> Any:
 
 @functools.cache
 def _memory(root: str) -> Any:
-    """One store for the life of the process, so that a shard which is closed and opened again finds its rows."""
+    """One store for the life of the process, so that a shard which is closed and opened again finds its
+    rows."""
     return generated.ObjectStore.resolve("memory:///")
 
 
@@ -212,11 +287,18 @@ def _built(builder: Any, section: str) -> Any:
         raise ConfigError(f"{section}: {getattr(reason, 'message', reason)}") from reason
 
 
-def _admin(place: Place, wal: Place | None) -> Any:
-    builder = generated.AdminBuilder(place.name, place.store)
-    if wal:
-        builder.with_wal_object_store(wal.store)
+def _admin(places: Places) -> Any:
+    builder = generated.AdminBuilder(places.main.name, places.main.store)
+    if places.wal:
+        builder.with_wal_object_store(places.wal.store)
     return builder.build()
+
+
+def _log_reader(places: Places) -> Any:
+    reader, main = generated.SlateDbWalReader, places.main
+    if places.wal:
+        return reader.with_wal_object_store(main.name, main.store, places.wal.store)
+    return reader(main.name, main.store)
 
 
 def _expanded(value: Any, shard: str) -> Any:
@@ -241,8 +323,8 @@ _WAL_KEY = b"\x00silo wal store"
 
 
 async def _recorded_wal(place: Place) -> str | None:
-    """What is recorded, "" if the log is in the main store; None if the shard does not exist or was never quite created, in
-    which case nothing was acknowledged yet."""
+    """What is recorded, "" if the log is in the main store; None if the shard does not exist or was never
+    quite created, in which case nothing was acknowledged yet."""
     builder = generated.DbReaderBuilder(place.name, place.store)
     builder.with_reader_mode(generated.ReaderMode.FOLLOW_LATEST())
     builder.with_db_cache_disabled()

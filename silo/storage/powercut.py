@@ -1,0 +1,124 @@
+"""What a power cut leaves behind, and how it is cleared away before SlateDB sees it.
+
+fsync.py keeps a record beside the database: the manifest that is durable with all its files, and the number
+up to which the WAL objects are durable.  Whatever is newer may be whole, torn, empty or missing, in any
+combination, and SlateDB refuses to open a database whose newest manifest or WAL object is torn.  So, if the
+machine was started anew since the record was written:
+
+- Manifests and compaction states after the recorded ones are set aside.  Nothing is lost by that: the log
+  after the recorded manifest is complete, as it is deleted only after the next record.
+- WAL objects after the recorded number are read in order up to the first that is torn or missing; this one
+  and all after it are set aside.  An acknowledged write cannot be among them, as the log is fsynced in order
+  before a write is acknowledged.
+
+After a mere crash of the process nothing of this happens: the files are as they were written.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from silo.storage.ffi import generated
+
+_log = logging.getLogger(__name__)
+
+RECORD = "silo.durable"
+
+
+def boot_id() -> str:
+    """Another text after each start of the machine; "" where there is none, and then no power cut is ever
+    noticed."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+@attrs.frozen(kw_only=True)
+class Record:
+    """What was durable when it was written."""
+
+    manifest_id: int | None
+    """None if the manifests are not on this disk."""
+    compactions_id: int | None
+    wal_id: int
+    boot_id: str = attrs.field(factory=boot_id)
+
+
+def write(home: Path, record: Record) -> None:
+    """Replace the record, durably and at once."""
+    draft = home / f"{RECORD}.new"
+    with open(draft, "w") as file:
+        json.dump(attrs.asdict(record), file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, home / RECORD)
+    handle = os.open(home, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def read(home: Path) -> Record | None:
+    """None if there is no record: the database is new, or was never written with fsync."""
+    try:
+        return Record(**json.loads((home / RECORD).read_text()))
+    except FileNotFoundError:
+        return None
+
+
+def forget(home: Path) -> None:
+    """From now on nobody keeps the promises of the record: the database is used without fsync."""
+    (home / RECORD).unlink(missing_ok=True)
+
+
+async def clear_away(home: Path, wal: Path, log_reader: Any) -> None:
+    """Set aside what a power cut may have torn, if there was one.  `log_reader` reads the WAL objects in
+    `wal`."""
+    record = read(home)
+    if record is None or record.boot_id == boot_id():
+        return
+    for kind, last in (("manifest", record.manifest_id), ("compactions", record.compactions_id)):
+        if last is not None:
+            _set_aside(path for number, path in _numbered(home / kind, kind) if number > last)
+    torn = await _first_torn(wal, record.wal_id, log_reader)
+    _set_aside(path for number, path in _numbered(wal, "sst") if torn is not None and number >= torn)
+
+
+async def _first_torn(wal: Path, durable: int, log_reader: Any) -> int | None:
+    """The number of the first WAL object after `durable` that is not whole."""
+    expected = durable
+    for number, path in _numbered(wal, "sst"):
+        if number <= durable:
+            continue
+        expected += 1
+        # SlateDB takes an empty object for a fence; but each opening records the number of its own.
+        if number != expected or path.stat().st_size == 0:
+            return expected
+        try:
+            await (await log_reader.iterator(number)).next()
+        except generated.Error.Data:
+            return number
+    return None
+
+
+def _set_aside(paths: Iterable[Path]) -> None:
+    for path in paths:
+        _log.warning("set aside %s: it was not yet durable when the machine stopped", path)
+        aside = path.parent.parent / "torn"
+        aside.mkdir(exist_ok=True)
+        os.replace(path, aside / path.name)
+
+
+def _numbered(directory: Path, suffix: str) -> list[tuple[int, Path]]:
+    """The files called <number>.<suffix>, by number."""
+    files = [path for path in directory.glob(f"*.{suffix}") if path.stem.isdigit()]
+    return sorted((int(path.stem), path) for path in files)
