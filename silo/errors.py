@@ -19,6 +19,7 @@
         StoreFailed            the object store failed or did not answer in time
         Fenced                 another process has opened the shard; this one must stop serving it
       Corrupt                stored bytes cannot be read or folded; the shard stops
+      CallFailed             an operator's call was tried and failed; the shard goes on
       ConfigError            the configuration cannot be used
 
 `Refused` is the client's affair and is answered.  `Unavailable` is the world's: the shard lets go of its memory, reopens
@@ -32,6 +33,14 @@ from __future__ import annotations
 
 class SiloError(Exception):
     """The root of everything that Silo raises on purpose."""
+
+
+def again(error: SiloError) -> SiloError:
+    """The same error for one more caller.  One object raised over and over would gather the traceback of each time."""
+    copy = type(error).__new__(type(error), *error.args)
+    copy.args = error.args
+    copy.__dict__.update(error.__dict__)
+    return copy
 
 
 class Refused(SiloError):
@@ -121,6 +130,10 @@ class Fenced(Unavailable):
 
 class Corrupt(SiloError):
     """Stored bytes cannot be read or folded."""
+
+
+class CallFailed(SiloError):
+    """What an operator asked for was tried and failed; the shard goes on."""
 
 
 class ConfigError(SiloError):

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
 from silo.errors import Unavailable
 from silo.projections.leases import EXPIRIES
 from silo.projections.tasks import FORGETTING, TIMERS
+from silo.projections.view import Table
 from silo.shard.delete import forget_expired
 from silo.shard.draft import Draft
 from silo.shard.due import expire_leases, wake_due
@@ -54,6 +56,7 @@ async def run_due(shard: Shard) -> int | None:
 def next_due_ms(_: None, draft: Draft) -> int | None:
     """When the first of the three queues has something due."""
     times: list[int] = []
-    for table in (TIMERS, EXPIRIES, FORGETTING):
+    queues: tuple[Table[Any], ...] = (TIMERS, EXPIRIES, FORGETTING)
+    for table in queues:
         times += [int(key[0]) for key, _ in draft.view.first(table, (), 1)]
     return min(times, default=None)

@@ -50,6 +50,8 @@ class JobEvent(Event):
     So a job's history is a walk backward of as many point reads as it has facts, whatever else the log holds.
     """
 
+    BEGINS_JOB: ClassVar[bool] = False
+
     prev: int = attrs.field(init=False, default=0, eq=False)
     tenant: str
     job_id: str
@@ -71,6 +73,7 @@ class JobEnqueued(JobEvent):
     """A client handed over a job.  `ChainStarted` follows in the same commit."""
 
     TAG: ClassVar[int] = 10
+    BEGINS_JOB: ClassVar[bool] = True
     spec: JobSpec
     payload: bytes
 
@@ -83,6 +86,7 @@ class JobImported(JobEvent):
     """
 
     TAG: ClassVar[int] = 11
+    BEGINS_JOB: ClassVar[bool] = True
     spec: JobSpec
     payload: bytes
     status: JobStatus

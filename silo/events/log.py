@@ -14,11 +14,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
 
 import attrs
 
-from silo.errors import Corrupt, SiloError, StoreFailed
+from silo.errors import Corrupt, SiloError, StoreFailed, again
 from silo.events import codec
 from silo.events.catalogue import Event, JobEvent
 from silo.storage.database import Database, Reader
@@ -84,14 +83,14 @@ class Log:
     async def durable(self) -> None:
         """Wait until all that was appended before this call is durable.  Raises what the commit raised."""
         if self._failure is not None:
-            raise self._failure
+            raise again(self._failure)
         if self.durable_seq + 1 < self.next_seq:
             await self._enqueue((), 0)
 
     def _enqueue(self, events: Sequence[Event], size: int) -> asyncio.Future[None]:
         done: asyncio.Future[None] = self._loop.create_future()
         if self._failure is not None:
-            done.set_exception(self._failure)
+            done.set_exception(again(self._failure))
             return done
         self.pending_commands += 1
         self._queue.append(_Append(events, size, done))
@@ -122,7 +121,7 @@ class Log:
         self._failure = error
         for append in (*group, *self._queue):
             if append.done is not None and not append.done.done():
-                append.done.set_exception(error)
+                append.done.set_exception(again(error))
                 append.done.exception()  # a caller that has gone away does not count as an error that nobody saw
         self._queue.clear()
         self._advanced.set()
@@ -176,7 +175,7 @@ class Log:
                     start = events[-1].seq + 1
                     yield events
             elif self._failure is not None:
-                raise self._failure
+                raise again(self._failure)
             else:
                 await advanced.wait()
 

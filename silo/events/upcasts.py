@@ -16,7 +16,9 @@ UPCASTS: dict[tuple[int, int], Step] = {}
 """(tag, old version) to the function that makes the next version of its fields."""
 
 
-def upcast(tag: int, version: int, current: int, fields: Fields, steps: dict[tuple[int, int], Step]) -> Fields:
+def upcast(
+    tag: int, version: int, current: int, fields: Fields, steps: dict[tuple[int, int], Step]
+) -> Fields:
     """The fields of an event of type `tag`, brought from `version` to `current`.
 
     Raises ValueError if the event is newer than this program or a step is missing.

@@ -22,7 +22,7 @@ from silo.projections.jobs import JOBS
 from silo.projections.view import Table, View, existing
 
 
-@attrs.frozen
+@attrs.define
 class CountRow:
     """How many jobs are in each status; `by_status` is indexed by `JobStatus`."""
 
@@ -46,23 +46,20 @@ WHOLE_SHARD = ""
 """No tenant has the empty name."""
 
 
-def _count(view: View, tenant: str, old: JobStatus | None, new: JobStatus | None) -> None:
-    key = (tenant,)
-    counts = list((view.get(COUNTS, key) or NOTHING).by_status)
-    if old is not None:
-        counts[old] -= 1
-    if new is not None:
-        counts[new] += 1
-    if any(counts):
-        view.put(COUNTS, key, CountRow(tuple(counts)))
-    else:
-        view.delete(COUNTS, key)
-
-
 def _move(view: View, event: JobEvent, old: JobStatus | None, new: JobStatus | None) -> None:
-    if old is not new:
-        _count(view, event.tenant, old, new)
-        _count(view, WHOLE_SHARD, old, new)
+    """Count a job under its new status instead of its old one; None: it did not exist, or does no longer."""
+    if old is new:
+        return
+    for key in ((event.tenant,), (WHOLE_SHARD,)):
+        counts = list((view.get(COUNTS, key) or NOTHING).by_status)
+        if old is not None:
+            counts[old] -= 1
+        if new is not None:
+            counts[new] += 1
+        if any(counts):
+            view.put(COUNTS, key, CountRow(tuple(counts)))
+        else:
+            view.delete(COUNTS, key)
 
 
 def _status(view: View, event: JobEvent) -> JobStatus:

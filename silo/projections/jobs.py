@@ -35,6 +35,8 @@ from silo.events.catalogue import (
     TaskLeased,
 )
 from silo.events.packing import replacer
+from silo.projections import attempt
+from silo.projections.attempt import AttemptRow
 from silo.projections.view import Table, View, existing
 
 
@@ -46,7 +48,7 @@ class Place(IntEnum):
     LEASED = 2
 
 
-@attrs.frozen
+@attrs.define
 class Chain:
     """The way of one attempt to its worker.  A job has at most one that lives (I5).
 
@@ -63,7 +65,7 @@ class Chain:
     place: Place
 
 
-@attrs.frozen
+@attrs.define
 class JobRow:
     """A job as it stands.
 
@@ -71,7 +73,8 @@ class JobRow:
         payload_seq: where `PAYLOADS` has the payload.
         enqueued_ms: when it arrived here.
         next_start_ms: when the pending attempt may start; kept when a pending job is cancelled.
-        attempts: the highest number in `ATTEMPTS`, 0 if none has started.
+        attempts: how many have started (or were imported).
+        last_attempt: the newest of them; the others are in `ATTEMPTS`.
         chain: the attempt under way, from its start to its outcome; None once the job has ended.
         cancelled_ms: when a client asked to cancel.
         forget_ms: when retention removes the ended job.
@@ -85,6 +88,7 @@ class JobRow:
     changed_ms: int
     next_start_ms: int | None
     attempts: int
+    last_attempt: AttemptRow | None
     chain: Chain | None
     cancelled_ms: int | None
     forget_ms: int | None
@@ -134,8 +138,19 @@ def live_chain(view: View, event: JobEvent) -> Chain:
     """The chain that an event takes for granted.  Raises Corrupt if the job has none."""
     chain = existing(view, JOBS, (event.tenant, event.job_id), event).chain
     if chain is None:
-        raise Corrupt(f"event {event.seq} ({type(event).__name__}) needs a chain of job {event.job_id}, which has none")
+        raise Corrupt(
+            f"event {event.seq} ({type(event).__name__}) needs a chain of job {event.job_id}, which has none"
+        )
     return chain
+
+
+def _running(view: View, event: JobEvent) -> AttemptRow:
+    row = existing(view, JOBS, (event.tenant, event.job_id), event).last_attempt
+    if row is None:
+        raise Corrupt(
+            f"event {event.seq} ({type(event).__name__}) ends an attempt of job {event.job_id}, which has none"
+        )
+    return row
 
 
 def job_enqueued(event: JobEnqueued, view: View) -> None:
@@ -147,6 +162,7 @@ def job_enqueued(event: JobEnqueued, view: View) -> None:
         changed_ms=event.time_ms,
         next_start_ms=None,
         attempts=0,
+        last_attempt=None,
         chain=None,
         cancelled_ms=None,
         forget_ms=None,
@@ -164,6 +180,7 @@ def job_imported(event: JobImported, view: View) -> None:
         changed_ms=event.changed_ms,
         next_start_ms=None,
         attempts=0,
+        last_attempt=None,
         chain=None,
         cancelled_ms=None,
         forget_ms=event.forget_ms,
@@ -188,7 +205,7 @@ def job_reimported(event: JobReimported, view: View) -> None:
 
 
 def attempt_imported(event: AttemptImported, view: View) -> None:
-    _change(view, event, attempts=event.attempt)
+    _change(view, event, attempts=event.attempt, last_attempt=attempt.imported(event))
 
 
 def chain_started(event: ChainStarted, view: View) -> None:
@@ -233,6 +250,7 @@ def task_leased(event: TaskLeased, view: View) -> None:
         changed_ms=event.time_ms,
         next_start_ms=None,
         attempts=event.attempt,
+        last_attempt=attempt.leased(event),
         chain=_chain_with(live_chain(view, event), place=Place.LEASED),
     )
 
@@ -251,17 +269,18 @@ def attempt_succeeded(event: AttemptSucceeded, view: View) -> None:
         event,
         status=JobStatus.SUCCEEDED,
         changed_ms=event.time_ms,
+        last_attempt=attempt.succeeded(_running(view, event), event),
         chain=None,
         forget_ms=event.forget_ms,
     )
 
 
 def attempt_failed(event: AttemptFailed, view: View) -> None:
-    _change(view, event, chain=None)
+    _change(view, event, last_attempt=attempt.failed(_running(view, event), event), chain=None)
 
 
 def attempt_cancelled(event: AttemptCancelled, view: View) -> None:
-    _change(view, event, chain=None)
+    _change(view, event, last_attempt=attempt.cancelled(_running(view, event), event), chain=None)
 
 
 def job_failed(event: JobFailed, view: View) -> None:

@@ -14,7 +14,7 @@ from silo.events.catalogue import (
 from silo.projections.view import Table, View, existing
 
 
-@attrs.frozen
+@attrs.define
 class LeaseRow:
     """One live lease.  A task id that has none is not running."""
 

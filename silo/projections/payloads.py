@@ -1,4 +1,4 @@
-"""Payloads, results and error data: bytes that are written once, passed through, and read only when somebody asks.
+"""Payloads, and long results and error data: bytes that are written once, passed through, and read only when somebody asks.
 
 They lie under the sequence number of the event that brought them, so that jobs that arrived together are read together.
 """
@@ -14,7 +14,8 @@ from silo.events.catalogue import (
     JobForgotten,
     JobImported,
 )
-from silo.projections.attempts import ATTEMPTS, attempt_keys
+from silo.projections.attempt import is_inline
+from silo.projections.attempts import ATTEMPTS, earlier_keys
 from silo.projections.jobs import JOBS
 from silo.projections.view import Table, View, existing
 
@@ -27,25 +28,27 @@ def job_arrived(event: JobEnqueued | JobImported, view: View) -> None:
 
 
 def attempt_succeeded(event: AttemptSucceeded, view: View) -> None:
-    if event.result:
+    if not is_inline(event.result):
         view.insert(PAYLOADS, (event.seq,), event.result)
 
 
 def attempt_failed(event: AttemptFailed, view: View) -> None:
-    if event.error_data:
+    if not is_inline(event.error_data):
         view.insert(PAYLOADS, (event.seq,), event.error_data)
 
 
 def attempt_imported(event: AttemptImported, view: View) -> None:
-    if event.data:
+    if not is_inline(event.data):
         view.insert(PAYLOADS, (event.seq,), event.data)
 
 
 def job_deleted(event: JobDeleted | JobForgotten, view: View) -> None:
     job = existing(view, JOBS, (event.tenant, event.job_id), event)
     view.delete(PAYLOADS, (job.payload_seq,))
-    for key in attempt_keys(event.tenant, event.job_id, job.attempts):
-        attempt = existing(view, ATTEMPTS, key, event)
+    attempts = [existing(view, ATTEMPTS, key, event) for key in earlier_keys(event.tenant, event.job_id, job)]
+    if job.last_attempt is not None:
+        attempts.append(job.last_attempt)
+    for attempt in attempts:
         if attempt.data_seq:
             view.delete(PAYLOADS, (attempt.data_seq,))
 

@@ -28,7 +28,7 @@ from silo.projections.jobs import JOBS, Chain, JobRow, Place, live_chain
 from silo.projections.view import Key, Table, View, existing
 
 
-@attrs.frozen
+@attrs.define
 class JobRef:
     """The job that an entry of a queue stands for."""
 
@@ -92,7 +92,9 @@ def chain_started(event: ChainStarted, view: View) -> None:
 def chain_due(event: ChainDue, view: View) -> None:
     job = _job(event, view)
     _leave(job, view)
-    view.insert(READY, ready_key(job.spec.task_group, live_chain(view, event)), JobRef(event.tenant, event.job_id))
+    view.insert(
+        READY, ready_key(job.spec.task_group, live_chain(view, event)), JobRef(event.tenant, event.job_id)
+    )
 
 
 def job_expedited(event: JobExpedited, view: View) -> None:

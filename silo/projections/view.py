@@ -2,6 +2,9 @@
 
 State is larger than memory.  A view answers from memory or raises `NotLoaded`; the shard then drops what the command has
 done so far, loads what was missing, and runs it again.  So nothing here and nothing above it awaits.
+
+Rows are replaced, never changed in place: a draft shares them with the shard, and a row that was changed would survive a
+draft that is dropped.  (They are not frozen classes only because those cost four times as much to make.)
 """
 
 from __future__ import annotations
@@ -115,5 +118,7 @@ def existing(view: View, table: Table[Row], key: Key, event: Event) -> Row:
     """The row that an event takes for granted.  Raises Corrupt if there is none: log and rows contradict each other."""
     row = view.get(table, key)
     if row is None:
-        raise Corrupt(f"event {event.seq} ({type(event).__name__}) needs {table.name} {key}, which does not exist")
+        raise Corrupt(
+            f"event {event.seq} ({type(event).__name__}) needs {table.name} {key}, which does not exist"
+        )
     return row

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from silo.errors import JobInProgress
 from silo.events.catalogue import JobDeleted, JobForgotten
-from silo.projections.attempts import ATTEMPTS, attempt_keys
+from silo.projections.attempts import ATTEMPTS, earlier_keys
 from silo.projections.jobs import JOBS, JobRow
 from silo.projections.tasks import FORGETTING
 from silo.shard.draft import Draft
@@ -41,4 +41,4 @@ def forget_expired(_: None, draft: Draft) -> int:
 
 
 def _require_attempts(name: JobName, job: JobRow, draft: Draft) -> None:
-    draft.view.require(ATTEMPTS, attempt_keys(name.tenant, name.job_id, job.attempts))
+    draft.view.require(ATTEMPTS, earlier_keys(name.tenant, name.job_id, job))

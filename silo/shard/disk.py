@@ -1,8 +1,8 @@
 """Rows on disk: where they lie, and how what a view misses is read.
 
-    01 <seq>                the log (events/log.py)
-    02 <name>               the shard's own notes, such as the checkpoint
-    <tag of the table> <key>    rows
+01 <seq>                the log (events/log.py)
+02 <name>               the shard's own notes, such as the checkpoint
+<tag of the table> <key>    rows
 """
 
 from __future__ import annotations
@@ -72,9 +72,7 @@ async def _read_rows(reader: Reader, table: Table[Any], wanted: Sequence[Key]) -
             break
     for raw in left:
         found[raw] = await reader.get(raw)
-    return [
-        (by_raw[raw], table.decode(value) if value is not None else None) for raw, value in found.items()
-    ]
+    return [(by_raw[raw], table.decode(value) if value is not None else None) for raw, value in found.items()]
 
 
 async def _read_front(

@@ -11,7 +11,7 @@ import attrs
 
 from silo.domain.ids import Ids
 from silo.domain.jobs import JobStatus
-from silo.events.catalogue import Event, JobEnqueued, JobEvent, JobImported
+from silo.events.catalogue import Event, JobEvent
 from silo.projections.fold import apply
 from silo.projections.jobs import JOBS
 from silo.projections.view import View, existing
@@ -80,7 +80,7 @@ class Draft:
         event.time_ms = self.now_ms
         event.actor = self.caller.actor
         event.method = self.caller.method
-        if isinstance(event, JobEvent) and not isinstance(event, JobEnqueued | JobImported):
+        if isinstance(event, JobEvent) and not event.BEGINS_JOB:
             event.prev = existing(self.view, JOBS, (event.tenant, event.job_id), event).last_seq
         apply(event, self.view)
         self.next_seq += 1

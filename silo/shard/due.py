@@ -54,9 +54,7 @@ def expire_leases(_: None, draft: Draft) -> int:
         expires_ms = draft.leases.expires_ms(task_id, lease.expires_ms)
         if expires_ms > draft.now_ms:
             draft.emit(
-                LeaseRenewed(
-                    tenant=lease.tenant, job_id=lease.job_id, task_id=task_id, expires_ms=expires_ms
-                )
+                LeaseRenewed(tenant=lease.tenant, job_id=lease.job_id, task_id=task_id, expires_ms=expires_ms)
             )
         else:
             _expire(task_id, lease, draft)
@@ -84,5 +82,3 @@ def _outcome_of_silence(job: JobRow, lease: LeaseRow, now_ms: int) -> Outcome:
         return Cancelled()
     text = f"lease expired at {lease.expires_ms} (now {now_ms}), worker={lease.worker_id}"
     return Failure(WORKER_CRASHED, to_bytes(text))
-
-

@@ -14,13 +14,11 @@ from silo.domain.jobs import AttemptStatus, JobSpec, JobStatus
 from silo.domain.retry import RetryPolicy
 from silo.errors import Invalid, Refused, WrongState
 from silo.events.catalogue import AttemptImported, JobImported, JobReimported
-from silo.projections.attempts import ATTEMPTS, AttemptRow, attempt_keys
 from silo.projections.jobs import JOBS, JobRow
-from silo.projections.payloads import PAYLOADS
 from silo.projections.view import View
 from silo.shard.chains import start_chain
 from silo.shard.draft import Draft
-from silo.shard.jobs import JobName, rows
+from silo.shard.jobs import Attempt, JobName, all_attempts
 
 
 @attrs.frozen(kw_only=True)
@@ -92,9 +90,7 @@ def _import_one(job: ImportJob, draft: Draft) -> Imported | NotImported:
 def _check_only_last_may_not_be_failed(attempts: Sequence[ImportedAttempt]) -> None:
     for index, attempt in enumerate(attempts[:-1]):
         if attempt.status is not AttemptStatus.FAILED:
-            raise Invalid(
-                f"import attempt {index} must be Failed (only the last attempt may be non-Failed)"
-            )
+            raise Invalid(f"import attempt {index} must be Failed (only the last attempt may be non-Failed)")
 
 
 def _check_reimport(job: ImportJob, known: JobRow, view: View) -> None:
@@ -102,28 +98,26 @@ def _check_reimport(job: ImportJob, known: JobRow, view: View) -> None:
         raise _refusal(job.name, known, "job is currently running")
     if known.status is JobStatus.SUCCEEDED:
         raise _refusal(job.name, known, "job already succeeded")
-    stored = rows(view, ATTEMPTS, attempt_keys(job.name.tenant, job.name.job_id, known.attempts))
+    stored = all_attempts(job.name, known, view)
     if len(job.attempts) < len(stored):
         reason = f"reimport has {len(job.attempts)} attempts but job has {len(stored)} existing attempts"
         raise _refusal(job.name, known, reason)
-    view.require(PAYLOADS, [(attempt.data_seq,) for attempt in stored if attempt.data_seq])
     for index, (attempt, told) in enumerate(zip(stored, job.attempts, strict=False)):
-        if _as_imported(attempt, view) != told:
+        if _as_imported(attempt) != told:
             raise _refusal(job.name, known, f"existing attempt {index} does not match reimport data")
     if len(job.attempts) == len(stored):
         raise _refusal(job.name, known, "reimport must include at least one new attempt")
     _check_only_last_may_not_be_failed(job.attempts[len(stored) :])
 
 
-def _as_imported(attempt: AttemptRow, view: View) -> ImportedAttempt:
+def _as_imported(attempt: Attempt) -> ImportedAttempt:
     """An attempt on record, as its source would have to tell it."""
-    data = view.get(PAYLOADS, (attempt.data_seq,)) if attempt.data_seq else b""
     return ImportedAttempt(
-        status=attempt.status,
-        started_ms=attempt.started_ms,
-        finished_ms=attempt.finished_ms or 0,
-        error_code=attempt.error_code or "",
-        data=data or b"",
+        status=attempt.row.status,
+        started_ms=attempt.row.started_ms,
+        finished_ms=attempt.row.finished_ms or 0,
+        error_code=attempt.row.error_code or "",
+        data=attempt.data,
     )
 
 

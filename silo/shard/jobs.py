@@ -8,9 +8,11 @@ from typing import TypeVar
 import attrs
 
 from silo.errors import Corrupt, JobNotFound
-from silo.projections.attempts import ATTEMPTS
+from silo.projections.attempt import AttemptRow
+from silo.projections.attempts import ATTEMPTS, earlier_keys
 from silo.projections.counters import COUNTS
 from silo.projections.jobs import JOBS, JobRow
+from silo.projections.payloads import PAYLOADS
 from silo.projections.view import Key, Table, View
 
 Row = TypeVar("Row")
@@ -43,14 +45,47 @@ def rows(view: View, table: Table[Row], keys: Sequence[Key]) -> list[Row]:
 
 
 def require_jobs(names: Sequence[JobName], view: View) -> list[JobRow]:
-    """The rows of jobs that a queue or a lease names, with all that a change of their state will read.
+    """The rows of jobs that a queue or a lease names, with what a change of their state will read besides.
 
     Without this a command about many jobs would load their rows one by one, and begin anew after each.
     """
     jobs = rows(view, JOBS, [(name.tenant, name.job_id) for name in names])
     view.require(COUNTS, sorted({(name.tenant,) for name in names}))
-    view.require(
-        ATTEMPTS,
-        [(name.tenant, name.job_id, job.attempts) for name, job in zip(names, jobs, strict=True) if job.attempts],
-    )
     return jobs
+
+
+@attrs.frozen
+class Attempt:
+    """One attempt with its number and its result or error data."""
+
+    number: int
+    row: AttemptRow
+    data: bytes
+
+
+def all_attempts(name: JobName, job: JobRow, view: View) -> list[Attempt]:
+    """All attempts of a job, oldest first."""
+    earlier = rows(view, ATTEMPTS, earlier_keys(name.tenant, name.job_id, job))
+    return _with_data([*earlier, *_newest(job)], view, first_number=1)
+
+
+def last_attempt(job: JobRow, view: View) -> Attempt | None:
+    """The newest attempt of a job, if any has started."""
+    found = _with_data(_newest(job), view, first_number=job.attempts)
+    return found[0] if found else None
+
+
+def _newest(job: JobRow) -> list[AttemptRow]:
+    return [job.last_attempt] if job.last_attempt is not None else []
+
+
+def _with_data(attempts: Sequence[AttemptRow], view: View, *, first_number: int) -> list[Attempt]:
+    view.require(PAYLOADS, [(attempt.data_seq,) for attempt in attempts if attempt.data_seq])
+    return [
+        Attempt(
+            number,
+            attempt,
+            rows(view, PAYLOADS, [(attempt.data_seq,)])[0] if attempt.data_seq else attempt.data,
+        )
+        for number, attempt in enumerate(attempts, start=first_number)
+    ]

@@ -134,7 +134,9 @@ def _difference(table: Table[Any], expected: Raw | None, found: Raw | None) -> D
     return Difference(table.name, key_of(found[0]), expected[1], found[1])
 
 
-async def verify(live: Reader, scratch: Database, *, progress: Callable[[int], None] | None = None) -> Difference | None:
+async def verify(
+    live: Reader, scratch: Database, *, progress: Callable[[int], None] | None = None
+) -> Difference | None:
     """Make the rows of a database anew beside it, up to its checkpoint, and compare.
 
     Args:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 from silo.projections.view import Key, MissingFront, MissingRows, NotLoaded, Table
 from silo.shard.window import Window
@@ -79,8 +79,8 @@ class Rows:
     """
 
     def __init__(self) -> None:
-        self.changes = Generation()
         self.frozen: Generation | None = None
+        self._begin_generation()
         self.epoch = 0
         self._loaded = _Lot()
         self._earlier: tuple[_Lot, ...] = ()
@@ -90,18 +90,16 @@ class Rows:
     # --- reading ---------------------------------------------------------------------------------------------------------
 
     def get(self, table: Table[Row], key: Key) -> Row | None:
-        row = self.changes.rows[table].get(key, ABSENT)
+        row = self._changed[table].get(key, ABSENT)
         if row is ABSENT:
             row = self._peek_below(table, key)
             if row is ABSENT:
                 raise NotLoaded(MissingRows(table, (key,)))
-        return cast("Row | None", row)
+        return row  # type: ignore[no-any-return]
 
     def require(self, table: Table[Any], keys: Iterable[Key]) -> None:
-        changed = self.changes.rows[table]
-        missing = tuple(
-            key for key in keys if key not in changed and self._peek_below(table, key) is ABSENT
-        )
+        changed = self._changed[table]
+        missing = tuple(key for key in keys if key not in changed and self._peek_below(table, key) is ABSENT)
         if missing:
             raise NotLoaded(MissingRows(table, missing))
 
@@ -129,31 +127,28 @@ class Rows:
     # --- changing --------------------------------------------------------------------------------------------------------
 
     def insert(self, table: Table[Row], key: Key, row: Row) -> None:
-        changes = self.changes
-        rows = changes.rows[table]
+        rows = self._changed[table]
         old = rows.get(key, ABSENT)
         if old is ABSENT:
-            changes.fresh[table].add(key)
-            changes.size += ROW_BYTES + len(row) if table.is_bytes else ROW_BYTES  # type: ignore[arg-type]
+            self._fresh[table].add(key)
+            self.changes.size += ROW_BYTES + len(row) if table.is_bytes else ROW_BYTES  # type: ignore[arg-type]
         self._undo.append((table, key, old, False, ABSENT))
         rows[key] = row
         if table.front is not None:
             self._enter_window(table, key, row)
 
     def put(self, table: Table[Row], key: Key, row: Row) -> None:
-        changes = self.changes
-        rows = changes.rows[table]
+        rows = self._changed[table]
         old = rows.get(key, ABSENT)
         if old is ABSENT:
-            changes.size += ROW_BYTES + len(row) if table.is_bytes else ROW_BYTES  # type: ignore[arg-type]
+            self.changes.size += ROW_BYTES + len(row) if table.is_bytes else ROW_BYTES  # type: ignore[arg-type]
         self._undo.append((table, key, old, False, ABSENT))
         rows[key] = row
         if table.front is not None:
             self._enter_window(table, key, row)
 
     def delete(self, table: Table[Any], key: Key) -> None:
-        changes = self.changes
-        rows, fresh = changes.rows[table], changes.fresh[table]
+        rows, fresh = self._changed[table], self._fresh[table]
         was_fresh = key in fresh
         in_window: Any = ABSENT
         if table.front is not None:
@@ -164,6 +159,7 @@ class Rows:
         if was_fresh:
             fresh.discard(key)
             del rows[key]
+            self.changes.size -= ROW_BYTES
         else:
             rows[key] = None
 
@@ -184,7 +180,7 @@ class Rows:
             self._take_back(*self._undo.pop())
 
     def _take_back(self, table: Table[Any], key: Key, row: Any, was_fresh: bool, in_window: Any) -> None:
-        rows, fresh = self.changes.rows[table], self.changes.fresh[table]
+        rows, fresh = self._changed[table], self._fresh[table]
         if row is ABSENT:
             del rows[key]
             fresh.discard(key)
@@ -266,8 +262,15 @@ class Rows:
     def freeze(self) -> Generation:
         """Begin a checkpoint: what changed so far is frozen, later changes gather in a new generation."""
         assert self.frozen is None, "a checkpoint is under way"
-        self.frozen, self.changes = self.changes, Generation()
+        self.frozen = self.changes
+        self._begin_generation()
         return self.frozen
+
+    def _begin_generation(self) -> None:
+        self.changes = Generation()
+        # The same dictionaries, a look-up nearer for what is called most.
+        self._changed = self.changes.rows
+        self._fresh = self.changes.fresh
 
     def thaw(self) -> None:
         """The checkpoint is durable: its rows are on disk now."""

@@ -15,6 +15,7 @@ forgotten together, and nobody was told.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -25,7 +26,17 @@ import attrs
 
 from silo.domain.ids import Ids
 from silo.domain.jobs import LEASE_MS
-from silo.errors import Busy, Corrupt, Fenced, Refused, ShardNotReady, SiloError, StoreFailed, Unavailable
+from silo.errors import (
+    Busy,
+    Corrupt,
+    Fenced,
+    Refused,
+    ShardNotReady,
+    SiloError,
+    StoreFailed,
+    Unavailable,
+    again,
+)
 from silo.events.catalogue import ShardCreated
 from silo.events.log import Log
 from silo.projections.view import NotLoaded
@@ -47,6 +58,13 @@ REOPEN_AFTER_S = (0.05, 0.2, 0.5, 1.0, 2.0, 5.0)
 """How long to wait before each try to open a shard again; the last holds for all further ones."""
 
 
+LOOK_AFTER_EVENTS = 256
+"""How often to ask whether it is time for a checkpoint."""
+
+FULLNESS_MAX = 3
+"""Commands wait while this many checkpoints' worth of changes are in memory: the store is slower than the callers."""
+
+
 class Stage(Enum):
     """Where a shard is in its life."""
 
@@ -65,14 +83,16 @@ class ShardOptions:
         commit_interval_ms: least time between two commits; 0: as fast as the store answers.
         checkpoint_interval_ms: greatest age of a changed row that is not on disk.
         checkpoint_rows, checkpoint_bytes: a checkpoint starts earlier when so much has changed.
+        checkpoint_events: the same by the events that opening would have to replay.
         pending_commands_max, pending_bytes_max: what may wait for durability before callers are turned away.
     """
 
     rules: Rules = Rules()
     commit_interval_ms: int = 0
     checkpoint_interval_ms: int = 2000
-    checkpoint_rows: int = 20_000
-    checkpoint_bytes: int = 8 << 20
+    checkpoint_rows: int = 50_000
+    checkpoint_bytes: int = 16 << 20
+    checkpoint_events: int = 50_000
     pending_commands_max: int = 50_000
     pending_bytes_max: int = 256 << 20
 
@@ -97,7 +117,7 @@ class Shard:
         shard_id: str,
         open_database: Callable[[], Awaitable[Database]],
         *,
-        options: ShardOptions = ShardOptions(),  # noqa: B008 - frozen
+        options: ShardOptions = ShardOptions(),
         now_ms: Callable[[], int] = wall_clock_ms,
         ids: Ids,
     ) -> None:
@@ -114,6 +134,8 @@ class Shard:
         self._wall_clock_ms = now_ms
         self._ids = ids
         self._time_ms = 0
+        self._look_at_seq = 0
+        self._frozen_seq = 0
         self._changed = asyncio.Event()
         self._checkpoint_wanted = asyncio.Event()
         self._checkpointing = asyncio.Lock()
@@ -171,13 +193,20 @@ class Shard:
                 raise
             else:
                 break
-        await self._keep(draft, log, size)
+        self.rows.keep()
+        if not draft.events:
+            await log.durable()
+            return reply
+        # Nothing was awaited since the decision, so the log has the order of the decisions.
+        durable = log.append(draft.events, size)
+        self._note(draft)
+        await durable
         return reply
 
     def _admit(self) -> Log:
         """The log to append to.  Raises Unavailable or Corrupt if there is none, Busy if too much is pending."""
         if self.failure is not None:
-            raise self.failure
+            raise again(self.failure)
         log = self._log
         if self.stage is not Stage.SERVING or log is None:
             raise ShardNotReady(f"shard {self.shard_id} is {self.stage.value}; try again")
@@ -200,30 +229,26 @@ class Shard:
             events=[],
         )
 
-    async def _keep(self, draft: Draft, log: Log, size: int) -> None:
-        """Append what a draft decided, and wait until that and all that it can have seen is durable."""
-        if not draft.events:
-            self.rows.keep()
-            await log.durable()
-            return
-        # The append comes before the first suspension, so the log has the order of the decisions.
-        durable = log.append(draft.events, size)
-        self.rows.keep()
+    def _note(self, draft: Draft) -> None:
+        """Tell those whom it concerns that something was decided."""
         self._time_ms = draft.now_ms
         self.decided.set()
         self._changed.set()
-        self._look_at_size()
-        await durable
+        if draft.next_seq >= self._look_at_seq:
+            self._look_at_seq = draft.next_seq + LOOK_AFTER_EVENTS
+            self._look_at_size()
 
     def _look_at_size(self) -> None:
         """Ask for a checkpoint when much has changed, and let commands wait when too much has."""
-        changed = self.rows.changes
+        options, changes = self._options, self.rows.changes
         fullness = max(
-            len(changed) / self._options.checkpoint_rows, changed.size / self._options.checkpoint_bytes
+            len(changes) / options.checkpoint_rows,
+            changes.size / options.checkpoint_bytes,
+            (self._look_at_seq - self._frozen_seq) / options.checkpoint_events,
         )
         if fullness >= 1:
             self._checkpoint_wanted.set()
-        if fullness >= 3:
+        if fullness >= FULLNESS_MAX:
             self._room.clear()
 
     async def _load(self, absent: NotLoaded) -> None:
@@ -364,6 +389,7 @@ class Shard:
         self._db = db
         self._log = Log(db, next_seq=last.seq + 1, commit_interval_ms=self._options.commit_interval_ms)
         self._time_ms = last.time_ms
+        self._look_at_seq = self._frozen_seq = last.seq
         self.leases = LeaseClock(not_before_ms=self.now_ms() + LEASE_MS)
         self._checkpoint_wanted.clear()
         self._changed.set()
@@ -389,10 +415,8 @@ class Shard:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._checkpoint_wanted.wait(), interval_s)
-            except TimeoutError:
-                pass
             await self.checkpoint()
 
     async def checkpoint(self) -> None:
@@ -406,6 +430,7 @@ class Shard:
                 return
             note = Note(log.next_seq - 1, self._time_ms)
             generation = rows.freeze()
+            self._frozen_seq = note.seq
             self._room.set()
             try:
                 await log.durable()

@@ -9,6 +9,7 @@ refuses to go on with another one.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import itertools
 import os
@@ -50,6 +51,8 @@ class StoreSpec:
     block_cache_bytes: int = 64 << 20
     """One cache for all databases of the process that ask for the same size."""
     durability_timeout_ms: int = 10_000
+    """A write that takes longer has failed."""
+    open_timeout_ms: int = 60_000
 
     @classmethod
     def in_memory(cls, **more: Any) -> StoreSpec:
@@ -65,20 +68,29 @@ async def open_database(spec: StoreSpec, shard: str) -> SlateDatabase:
     """
     places = locate(spec, shard)
     try:
-        if places.synced_log and places.record_home:
-            await powercut.clear_away(places.record_home, places.synced_log, _log_reader(places))
-        elif places.record_home:
-            powercut.forget(places.record_home)
-        recorded = await _recorded_wal(places.main)
-        given = str(places.wal or "")
-        if recorded not in (None, given):
-            raise ConfigError(
-                f"shard {shard} keeps its log in {recorded or 'its main store'}, but the configuration says "
-                f"{given or 'its main store'}: opening it would lose what only that log has"
-            )
-        database = await _built_database(spec, shard, places)
+        async with asyncio.timeout(spec.open_timeout_ms / 1_000):
+            return await _opened(spec, shard, places)
+    except TimeoutError:
+        raise StoreFailed(f"shard {shard} was not open within {spec.open_timeout_ms} ms") from None
     except Failures as reason:
         raise named(reason) from reason
+
+
+async def _opened(spec: StoreSpec, shard: str, places: Places) -> SlateDatabase:
+    if places.synced_log and places.record_home:
+        await powercut.clear_away(places.record_home, places.synced_log, _log_reader(places))
+    elif places.record_home:
+        powercut.forget(places.record_home)
+
+    recorded = await _recorded_wal(places.main)
+    given = str(places.wal or "")
+    if recorded not in (None, given):
+        raise ConfigError(
+            f"shard {shard} keeps its log in {recorded or 'its main store'}, but the configuration says "
+            f"{given or 'its main store'}: opening it would lose what only that log has"
+        )
+
+    database = await _built_database(spec, shard, places)
     try:
         await database.start()
         if recorded is None:

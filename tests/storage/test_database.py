@@ -118,7 +118,9 @@ def test_a_long_scan_shows_the_range_as_it_was_and_lets_others_run():
                         more.delete(b"k0900")
                         await database.write(more)
                 counting.cancel()
-                assert [key for page in pages for key, _ in page] == [b"k%04d" % number for number in range(1_200)]
+                assert [key for page in pages for key, _ in page] == [
+                    b"k%04d" % number for number in range(1_200)
+                ]
                 assert turns >= len(pages) - 1
                 assert len(await database.scan(b"k", b"l", limit=5_000, reverse=True)) == 1_200
 

@@ -173,9 +173,10 @@ def test_compaction_merges_all_files_into_one_run():
             await database.write(a_batch(database, **{f"k{number}": "v"}))
             await database.flush()
         before = await database.storage_info()
-        assert before.l0_sst_count == 4 and before.total_l0_size > 0 and before.sorted_runs == ()
+        assert (before.l0_sst_count, before.sorted_runs) == (4, ())
+        assert before.total_l0_size > 0
         await database.compact()
-        while (after := await database.storage_info()).l0_sst_count:
+        while (after := await database.storage_info()).l0_sst_count:  # noqa: ASYNC110
             # There is no signal for it, the compactor is SlateDB's; the run as a whole is bounded.
             await asyncio.sleep(0.05)
         assert [run.sst_count for run in after.sorted_runs] == [1]
@@ -208,4 +209,5 @@ def test_what_slatedb_says_has_a_name_of_ours(reason, kind):
 
 def test_every_error_of_the_binding_is_caught():
     kinds = [kind for kind in vars(generated.Error).values() if isinstance(kind, type)]
-    assert all(issubclass(kind, slate.Failures) for kind in kinds) and len(kinds) == 6
+    assert all(issubclass(kind, slate.Failures) for kind in kinds)
+    assert len(kinds) == 6

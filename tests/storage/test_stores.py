@@ -53,8 +53,7 @@ def test_a_template_leads_to_a_place(spec, place):
         ),
         (
             {"backend": "s3", "path": "s3://bucket/silo"},
-            "object-store database template path must contain a shard placeholder (%shard% or {shard}), "
-            "got: s3://bucket/silo",
+            "object-store database template path must contain a shard placeholder (%shard% or {shard})",
         ),
         (
             {"backend": "fs", "path": "/tmp/silo-%shard%"},
@@ -62,21 +61,27 @@ def test_a_template_leads_to_a_place(spec, place):
         ),
         (
             {"backend": "gcs", "path": "gs://bucket/silo-{shard}"},
-            "shard placeholder in object-store database template path must be preceded by '/', "
-            "got: gs://bucket/silo-{shard}",
+            "shard placeholder in object-store database template path must be preceded by '/'",
         ),
         (
             {"backend": "url", "path": "ftp://host/%shard%"},
             "failed to parse object store URL ftp://host/%shard%",
         ),
         ({"backend": "url", "path": "/tmp/%shard%"}, "failed to parse object store URL /tmp/%shard%"),
-        ({"backend": "ram", "path": "/%shard%"}, "database.backend must be fs, memory, s3, gcs, azure or url"),
+        (
+            {"backend": "ram", "path": "/%shard%"},
+            "database.backend must be fs, memory, s3, gcs, azure or url",
+        ),
         (
             {"backend": "s3", "path": "s3://b/%shard%", "options": {"regoin": "x"}},
             "database.options: invalid S3 object store config key: regoin",
         ),
         (
-            {"backend": "fs", "path": "/tmp/silo-test/%shard%", "wal": StoreSpec(backend="fs", path="/tmp/wal")},
+            {
+                "backend": "fs",
+                "path": "/tmp/silo-test/%shard%",
+                "wal": StoreSpec(backend="fs", path="/tmp/wal"),
+            },
             "database WAL template path must contain a shard placeholder (%shard% or {shard}), got: /tmp/wal",
         ),
         (
@@ -111,7 +116,7 @@ def test_a_shard_cannot_be_called_anything(shard):
 
 def test_a_directory_that_cannot_be_made_is_a_failure_of_the_store(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreFailed, match="database.path"):
+    with pytest.raises(StoreFailed, match=r"database\.path"):
         run(open_database(StoreSpec(backend="fs", path=f"{tmp_path}/file/%shard%"), "s1"))
 
 
@@ -123,7 +128,8 @@ def test_shards_are_apart_and_memory_lasts_as_long_as_the_process():
             await put(database, shard.encode())
             await database.close()
         database = await open_database(spec, "s1")
-        assert await database.get(b"s1") == b"v" and await database.get(b"s2") is None
+        assert await database.get(b"s1") == b"v"
+        assert await database.get(b"s2") is None
         await database.close()
         elsewhere = await open_database(StoreSpec.in_memory(), "s1")
         assert await elsewhere.get(b"s1") is None
@@ -167,7 +173,10 @@ def test_a_shard_is_not_opened_without_its_wal_store(tmp_path, fsync):
         await database.abandon()
         assert list((tmp_path / "wal/s1/wal").glob("*.sst"))
 
-        for wrong, said in ((attrs.evolve(right, wal=None), "its main store"), (with_wal(tmp_path, "x"), "x/s1")):
+        for wrong, said in (
+            (attrs.evolve(right, wal=None), "its main store"),
+            (with_wal(tmp_path, "x"), "x/s1"),
+        ):
             with pytest.raises(ConfigError) as refused:
                 await open_database(wrong, "s1")
             assert f"keeps its log in {tmp_path}/wal/s1, but the configuration says" in str(refused.value)
@@ -217,8 +226,9 @@ def test_a_deleted_database_is_gone_and_can_be_made_anew(tmp_path, separate_wal)
 
 def test_overrides_are_merged_at_every_depth():
     made = json.loads(
-        settings({"compactor_options": {"worker": {"max_sst_size": 1 << 20}}, "flush_interval": "1500ms"})
-        .to_json_string()
+        settings(
+            {"compactor_options": {"worker": {"max_sst_size": 1 << 20}}, "flush_interval": "1500ms"}
+        ).to_json_string()
     )
     assert made["compactor_options"]["worker"]["max_sst_size"] == 1 << 20
     assert made["compactor_options"]["poll_interval"] == DEFAULTS["compactor_options"]["poll_interval"]

@@ -1,0 +1,60 @@
+"""silo.v1: every call, one method each, in three families.
+
+    job_calls.py       Enqueue, GetJob, GetJobResult, DeleteJob, CancelJob, DropTenantHolders, RestartJob, ExpediteJob,
+                       ImportJobs
+    worker_calls.py    LeaseTask, LeaseTasks, ReportOutcome, ReportRefreshOutcome, Heartbeat
+    operator_calls.py  GetClusterInfo, GetNodeInfo, ResetShards, splits, storage, SQL, profiles
+
+A method finds the shard, converts the request, executes a command, and answers.  Errors pass through it; interceptors.py
+names them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message_factory import GetMessageClass
+
+from silo.pb import silo_pb2 as pb
+from silo.server.cluster_info import Cluster
+from silo.server.interceptors import answering, streaming
+from silo.server.job_calls import JobCalls
+from silo.server.operator_calls import OperatorCalls
+from silo.server.shards import OpenShard, Shards
+from silo.server.worker_calls import WorkerCalls
+
+SERVICE = pb.DESCRIPTOR.services_by_name["Silo"]
+
+
+class Silo(JobCalls, WorkerCalls, OperatorCalls):
+    """The service of one node."""
+
+    def __init__(
+        self,
+        shards: Shards,
+        cluster: Cluster,
+        *,
+        reset_shard: Callable[[OpenShard], Awaitable[None]] | None,
+    ) -> None:
+        self.shards = shards
+        self.cluster = cluster
+        self.reset_shard = reset_shard
+
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """The methods as gRPC wants them: one for each rpc of the proto, so none can be forgotten."""
+        return grpc.method_handlers_generic_handler(
+            SERVICE.full_name, {rpc.name: _handler(rpc, getattr(self, rpc.name)) for rpc in SERVICE.methods}
+        )
+
+
+def _handler(rpc: MethodDescriptor, method: Any) -> Any:
+    request: Any = GetMessageClass(rpc.input_type)
+    reply: Any = GetMessageClass(rpc.output_type)
+    if rpc.server_streaming:
+        return grpc.unary_stream_rpc_method_handler(
+            streaming(method), request.FromString, reply.SerializeToString
+        )
+    return grpc.unary_unary_rpc_method_handler(answering(method), request.FromString, reply.SerializeToString)

@@ -1,0 +1,99 @@
+"""The calls of those who do the work: tasks are leased, kept alive by heartbeats, and reported."""
+
+from __future__ import annotations
+
+import logging
+
+from silo.errors import Invalid, LeaseNotFound, SiloError
+from silo.pb import silo_pb2 as pb
+from silo.server import convert
+from silo.server.callers import worker
+from silo.server.interceptors import Context
+from silo.server.shards import Shards
+from silo.shard.draft import Caller
+from silo.shard.jobs import JobName
+from silo.shard.lease import (
+    TASKS_PER_COMMAND_MAX,
+    Heartbeat,
+    LeaseTask,
+    LeaseTasks,
+    heartbeat,
+    lease_task,
+    lease_tasks,
+)
+from silo.shard.outcome import ReportOutcome, report_outcome
+from silo.shard.shard import Shard
+
+logger = logging.getLogger(__name__)
+
+LEASED_BYTES_MAX = 32 << 20
+"""A reply that has grown beyond this is sent: a task that does not fit into a message would be leased to nobody."""
+
+
+class WorkerCalls:
+    """Mixed into the service, which has the shards."""
+
+    shards: Shards
+
+    async def LeaseTask(self, request: pb.LeaseTaskRequest, context: Context) -> pb.LeaseTaskResponse:
+        shard, tenant = self.shards.for_tenant(request.shard, request.tenant)
+        command = LeaseTask(job=JobName(tenant, request.id), worker_id=request.worker_id)
+        caller = worker("LeaseTask", context, request.worker_id)
+        leased = await shard.execute(lease_task, command, caller=caller)
+        return pb.LeaseTaskResponse(task=convert.task(leased, request.shard))
+
+    async def LeaseTasks(self, request: pb.LeaseTasksRequest, context: Context) -> pb.LeaseTasksResponse:
+        if not request.task_group:
+            raise Invalid("task_group is required")
+        caller = worker("LeaseTasks", context, request.worker_id)
+        named = request.HasField("shard")
+        tasks: list[pb.Task] = []
+        for shard in [self.shards.resolve(request.shard)] if named else self.shards.in_random_order():
+            try:
+                await _lease(shard.shard, request, caller, tasks)
+            except SiloError as error:
+                # What is leased already must reach the worker, also when a later shard fails.
+                if named and not tasks:
+                    raise
+                logger.warning("shard %s gave no tasks: %s", shard.id, error)
+        return pb.LeaseTasksResponse(tasks=tasks)
+
+    async def ReportOutcome(
+        self, request: pb.ReportOutcomeRequest, context: Context
+    ) -> pb.ReportOutcomeResponse:
+        shard = self.shards.for_worker(request.shard, request.tenant_id)
+        command = ReportOutcome(request.task_id, convert.outcome(request))
+        await shard.execute(report_outcome, command, caller=worker("ReportOutcome", context))
+        return pb.ReportOutcomeResponse()
+
+    async def ReportRefreshOutcome(
+        self, request: pb.ReportRefreshOutcomeRequest, context: Context
+    ) -> pb.ReportRefreshOutcomeResponse:
+        self.shards.for_worker(request.shard, request.tenant_id)
+        if request.WhichOneof("outcome") is None:
+            raise Invalid("missing outcome")
+        # No floating limits yet, so nobody was given one to refresh.
+        raise LeaseNotFound
+
+    async def Heartbeat(self, request: pb.HeartbeatRequest, context: Context) -> pb.HeartbeatResponse:
+        shard = self.shards.for_worker(request.shard, request.tenant_id)
+        command = Heartbeat(task_id=request.task_id, worker_id=request.worker_id)
+        caller = worker("Heartbeat", context, request.worker_id)
+        cancelled_ms = await shard.execute(heartbeat, command, caller=caller)
+        return pb.HeartbeatResponse(cancelled=cancelled_ms is not None, cancelled_at_ms=cancelled_ms)
+
+
+async def _lease(shard: Shard, request: pb.LeaseTasksRequest, caller: Caller, tasks: list[pb.Task]) -> None:
+    """Add to `tasks` what the shard has ready now, until the worker has all that it asked for."""
+    size = sum(len(task.payload.msgpack) for task in tasks)
+    while len(tasks) < request.max_tasks and size < LEASED_BYTES_MAX:
+        command = LeaseTasks(
+            worker_id=request.worker_id,
+            task_group=request.task_group,
+            max_tasks=min(request.max_tasks - len(tasks), TASKS_PER_COMMAND_MAX),
+        )
+        leased = await shard.execute(lease_tasks, command, caller=caller)
+        tasks.extend(convert.task(task, shard.shard_id) for task in leased)
+        size += sum(len(task.payload) for task in leased)
+        if len(leased) < command.max_tasks:
+            return
