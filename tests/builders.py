@@ -73,7 +73,13 @@ def an_attempt(status: AttemptStatus = AttemptStatus.FAILED, **but: Any) -> Impo
 
 def an_import(*attempts: ImportedAttempt, **but: Any) -> ImportJob:
     stated = {field.name: but.pop(field.name) for field in attrs.fields(JobSpec) if field.name in but}
-    usual = {"name": NAME, "spec": a_spec(**stated), "start_ms": 0, "payload": b"payload", "attempts": attempts}
+    usual = {
+        "name": NAME,
+        "spec": a_spec(**stated),
+        "start_ms": 0,
+        "payload": b"payload",
+        "attempts": attempts,
+    }
     return ImportJob(**usual | but)
 
 
@@ -142,7 +148,7 @@ def stamped(event: Fact, *, seq: int = 1, time_ms: int = NOW, prev: int = 0) -> 
     return event
 
 
-# --- lives, each a list of new facts about the job `NAME` ------------------------------------------------------------------
+# --- lives, each a list of new facts about the job `NAME` ---------------------------------------------------
 
 
 def pending(*, start_ms: int = NOW, virtual_start_ms: int | None = None, **spec: Any) -> list[Event]:

@@ -1,8 +1,8 @@
 """Given these facts, when that is asked, then these facts follow: a shard without a disk, a log or a loop.
 
-    story = Story().given(fact(JobEnqueued), fact(ChainStarted))
-    story.when(lease_tasks, for_worker())
-    assert kinds(story.events) == [TaskLeased]
+story = Story().given(fact(JobEnqueued), fact(ChainStarted))
+story.when(lease_tasks, for_worker())
+assert kinds(story.events) == [TaskLeased]
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from silo.shard.reading import GetJob, get_job
 from silo.shard.rows import Rows
 from tests.builders import NAME, NOW
 
+RULES = Rules()
 CALLER = Caller(actor="client", method="Method")
 
 
@@ -36,7 +37,7 @@ class Story:
         history: all facts, given ones included.
     """
 
-    def __init__(self, *, now_ms: int = NOW, rules: Rules = Rules(), leases: LeaseClock | None = None) -> None:  # noqa: B008 - frozen
+    def __init__(self, *, now_ms: int = NOW, rules: Rules = RULES, leases: LeaseClock | None = None) -> None:
         self.now_ms = now_ms
         self.rules = rules
         self.rows = Rows()
@@ -85,7 +86,7 @@ class Story:
                 self.rows.keep()
                 return reply, draft.events
 
-    # --- looking at it ---------------------------------------------------------------------------------------------------
+    # --- looking at it --------------------------------------------------------------------------------------
 
     def row(self, table: Table[Any], *key: str | int) -> Any:
         """The row under a key, or None."""

@@ -72,6 +72,8 @@ def decode(first_seq: int, record: bytes, *, upcasts: dict[tuple[int, int], Step
                 event.seq, event.time_ms, event.actor, event.method = seq, time_ms, actor, method
                 events.append(event)
                 seq += 1
+        if not events:
+            raise ValueError("the record is empty")
     except Exception as error:
         raise Corrupt(f"event {seq} cannot be decoded: {type(error).__name__}: {error}") from error
     return events

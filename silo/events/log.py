@@ -100,21 +100,22 @@ class Log:
     async def run(self) -> None:
         """Commit what is appended, until cancelled or until a commit fails; then it raises the error."""
         clock = self._loop.time
-        while True:
-            await self._wake.wait()
-            began = clock()
-            group = self._take_group()
-            try:
+        group: list[_Append] = []
+        try:
+            while True:
+                await self._wake.wait()
+                began = clock()
+                group = self._take_group()
                 await self._commit([event for append in group for event in append.events])
-            except SiloError as error:
-                self.fail(error, group)
-                raise
-            except BaseException:
-                self.fail(StoreFailed("the shard closed before the command was durable; try again"), group)
-                raise
-            self._tell(group)
-            if self._interval_s:
-                await asyncio.sleep(max(0.0, began + self._interval_s - clock()))
+                self._tell(group)
+                if self._interval_s:
+                    await asyncio.sleep(max(0.0, began + self._interval_s - clock()))
+        except SiloError as error:
+            self.fail(error, group)
+            raise
+        except BaseException:
+            self.fail(StoreFailed("the shard closed before the command was durable; try again"), group)
+            raise
 
     def fail(self, error: SiloError, group: Sequence[_Append] = ()) -> None:
         """No commit will follow: everybody who waits, and everybody who comes, gets the error."""
@@ -191,13 +192,13 @@ async def read(reader: Reader, start: int, *, end: int | None = None) -> AsyncIt
 
     Raises Corrupt for a record that cannot be decoded and for a gap.
     """
-    first = await _record_of(reader, start)
+    first = await _record_of(reader, max(start, 1))
     last = record_key(end) if end is not None else LOG_END
-    expected: int | None = None
+    expected = first
     async for page in reader.pages(record_key(first), last, rows=RECORDS_PER_PAGE):
         for key, record in page:
             events = codec.decode(first_seq_of(key), record)
-            if expected is not None and events[0].seq != expected:
+            if events[0].seq != expected:
                 raise Corrupt(f"event {expected} is missing: the log goes on at {events[0].seq}")
             expected = events[-1].seq + 1
             wanted = [event for event in events if event.seq >= start and (end is None or event.seq < end)]

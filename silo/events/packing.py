@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args, get_origin
 
 import attrs
 import cattrs
@@ -70,18 +70,29 @@ def _unpacker(cls: type, converter: cattrs.Converter) -> Unpack:
 
 
 def _exactly(kind: type) -> Callable[[Any, Any], Any]:
-    """A structure hook that takes a value of just this type and coerces nothing, so that damage is noticed."""
+    """A structure hook that takes a value of just this type and coerces nothing, so that damage is noticed.
 
-    def check(value: Any, _: Any) -> Any:
+    cattrs asks it for the subclasses of `kind` as well, and those are enums: their members are made of it.
+    """
+
+    def check(value: Any, wanted: Any) -> Any:
         if type(value) is not kind:
             raise ValueError(f"expected {kind.__name__}, found {type(value).__name__}")
-        return value
+        return value if wanted is kind else wanted(value)
 
     return check
 
 
+def _is_plain_tuple(kind: Any) -> bool:
+    """Whether MessagePack can take a tuple of this type as it is: nothing in it needs to be converted."""
+    return get_origin(kind) is tuple and all(
+        part in (int, str, bytes, ...) or _is_plain_tuple(part) for part in get_args(kind)
+    )
+
+
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(detailed_validation=False)
+    converter.register_unstructure_hook_func(_is_plain_tuple, identity)
     converter.register_unstructure_hook_factory(attrs.has, _packer)
     converter.register_structure_hook_factory(attrs.has, _unpacker)
     for kind in (int, str, bytes, bool):

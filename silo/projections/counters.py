@@ -45,18 +45,21 @@ COUNTS = Table("counts", tag=0x40, row=CountRow)
 WHOLE_SHARD = ""
 """No tenant has the empty name."""
 
+WHOLE_SHARD_KEY = (WHOLE_SHARD,)
+
 
 def _move(view: View, event: JobEvent, old: JobStatus | None, new: JobStatus | None) -> None:
     """Count a job under its new status instead of its old one; None: it did not exist, or does no longer."""
     if old is new:
         return
-    for key in ((event.tenant,), (WHOLE_SHARD,)):
-        counts = list((view.get(COUNTS, key) or NOTHING).by_status)
+    for key in ((event.tenant,), WHOLE_SHARD_KEY):
+        row = view.get(COUNTS, key)
+        counts = list(row.by_status if row is not None else NOTHING.by_status)
         if old is not None:
             counts[old] -= 1
         if new is not None:
             counts[new] += 1
-        if any(counts):
+        if new is not None or any(counts):
             view.put(COUNTS, key, CountRow(tuple(counts)))
         else:
             view.delete(COUNTS, key)

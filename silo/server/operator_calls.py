@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import io
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
 
 from silo.domain.ids import parse_shard_id
 from silo.errors import CallFailed, Denied, Invalid, NotFound, NotSupported, SiloError, WrongState
@@ -191,10 +191,21 @@ class OperatorCalls:
 
     async def DumpTasks(self, request: pb.DumpTasksRequest, context: Context) -> pb.DumpTasksResponse:
         tasks = sorted(asyncio.all_tasks(), key=lambda task: task.get_name())
-        text = io.StringIO()
-        for task in tasks:
-            task.print_stack(file=text)
-        return pb.DumpTasksResponse(dump=text.getvalue(), task_count=len(tasks))
+        return pb.DumpTasksResponse(dump="\n".join(map(_stack, tasks)), task_count=len(tasks))
+
+
+def _stack(task: asyncio.Task[Any]) -> str:
+    """A task by its name, and the calls in which it waits, the outermost first."""
+    return "\n".join([task.get_name(), *_calls(task.get_coro())])
+
+
+def _calls(coroutine: Any) -> Iterator[str]:
+    # Not `Task.print_stack`, which shows only the outermost call of a task that waits.
+    while coroutine is not None:
+        frame = getattr(coroutine, "cr_frame", None)
+        if frame is not None:
+            yield f"  {coroutine.__qualname__} at {frame.f_code.co_filename}:{frame.f_lineno}"
+        coroutine = getattr(coroutine, "cr_await", None)
 
 
 async def _counts(opened: OpenShard) -> CountRow:

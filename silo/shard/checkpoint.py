@@ -16,14 +16,15 @@ There is no third case, as the batch is atomic.  Opening is: read the note, fold
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import attrs
 
 from silo.errors import Corrupt
 from silo.events.packing import from_bytes, to_bytes
-from silo.projections.view import Table
+from silo.projections.view import Key, Table
 from silo.shard.disk import CHECKPOINT_KEY
 from silo.shard.rows import Generation
 from silo.storage import keys
@@ -59,21 +60,28 @@ async def write_rows(db: Database, generation: Generation, note: Note, clock: Ca
     """Steps 3 and 4: write a frozen generation and its note, atomically; returns when they are durable."""
     batch = db.batch()
     slice_ends = clock() + SLICE_S
-    count = 0
     for table, rows in generation.rows.items():
-        for key, row in rows.items():
-            _put(batch, table, key, row)
-            count += 1
-            if count % LOOK_AT_CLOCK_EVERY == 0 and clock() > slice_ends:
+        for lot in _lots(rows.items()):
+            _put_rows(batch, table, lot)
+            if clock() > slice_ends:
                 await asyncio.sleep(0)
                 slice_ends = clock() + SLICE_S
     batch.put(CHECKPOINT_KEY, to_bytes([note.seq, note.time_ms]))
     await db.write(batch)
 
 
-def _put(batch: Batch, table: Table[Any], key: Any, row: Any) -> None:
-    raw = bytes((table.tag,)) + keys.encode(key)
-    if row is None:
-        batch.delete(raw)
-    else:
-        batch.put(raw, table.encode(row))
+def _lots(rows: Iterable[tuple[Key, Any]]) -> Iterator[list[tuple[Key, Any]]]:
+    rest = iter(rows)
+    while lot := list(islice(rest, LOOK_AT_CLOCK_EVERY)):
+        yield lot
+
+
+def _put_rows(batch: Batch, table: Table[Any], rows: list[tuple[Key, Any]]) -> None:
+    tag, encode_key, encode_row = bytes((table.tag,)), keys.encode, table.encode
+    put, delete = batch.put, batch.delete
+    for key, row in rows:
+        raw = tag + encode_key(key)
+        if row is None:
+            delete(raw)
+        else:
+            put(raw, encode_row(row))

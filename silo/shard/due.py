@@ -57,28 +57,28 @@ def expire_leases(_: None, draft: Draft) -> int:
                 LeaseRenewed(tenant=lease.tenant, job_id=lease.job_id, task_id=task_id, expires_ms=expires_ms)
             )
         else:
-            _expire(task_id, lease, draft)
+            _expire(task_id, lease, expires_ms, draft)
     return len(overdue)
 
 
-def _expire(task_id: str, lease: LeaseRow, draft: Draft) -> None:
+def _expire(task_id: str, lease: LeaseRow, expired_ms: int, draft: Draft) -> None:
     name = JobName(lease.tenant, lease.job_id)
-    outcome = _outcome_of_silence(the_job(name, draft.view), lease, draft.now_ms)
+    outcome = _outcome_of_silence(the_job(name, draft.view), lease, expired_ms, draft.now_ms)
     draft.emit(
         LeaseExpired(
             tenant=lease.tenant,
             job_id=lease.job_id,
             task_id=task_id,
             worker_id=lease.worker_id,
-            expired_ms=lease.expires_ms,
+            expired_ms=expired_ms,
         )
     )
     end_attempt(name, outcome, draft)
 
 
-def _outcome_of_silence(job: JobRow, lease: LeaseRow, now_ms: int) -> Outcome:
+def _outcome_of_silence(job: JobRow, lease: LeaseRow, expired_ms: int, now_ms: int) -> Outcome:
     """A job that was to be cancelled is; any other attempt counts as crashed, and may be tried again."""
     if job.cancelled_ms is not None:
         return Cancelled()
-    text = f"lease expired at {lease.expires_ms} (now {now_ms}), worker={lease.worker_id}"
+    text = f"lease expired at {expired_ms} (now {now_ms}), worker={lease.worker_id}"
     return Failure(WORKER_CRASHED, to_bytes(text))

@@ -47,13 +47,18 @@ class Generation:
     Attributes:
         rows: for each table, key to row; None for a deleted row.
         fresh: for each table, the keys that no checkpoint has written; deleting such a row leaves nothing to write.
-        size: bytes, roughly.
+        payload_bytes: of the rows that are nothing but bytes.
     """
 
     def __init__(self) -> None:
         self.rows: defaultdict[Table[Any], dict[Key, Any]] = defaultdict(dict)
         self.fresh: defaultdict[Table[Any], set[Key]] = defaultdict(set)
-        self.size = 0
+        self.payload_bytes = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes, roughly."""
+        return self.payload_bytes + ROW_BYTES * len(self)
 
     def __len__(self) -> int:
         return sum(map(len, self.rows.values()))
@@ -84,7 +89,7 @@ class Rows:
         self.epoch = 0
         self._loaded = _Lot()
         self._earlier: tuple[_Lot, ...] = ()
-        self._windows: dict[tuple[Table[Any], Key], Window] = {}
+        self._windows: defaultdict[Table[Any], dict[Key, Window]] = defaultdict(dict)
         self._undo: list[_Change] = []
 
     # --- reading ---------------------------------------------------------------------------------------------------------
@@ -104,7 +109,7 @@ class Rows:
             raise NotLoaded(MissingRows(table, missing))
 
     def first(self, table: Table[Row], queue: Key, rows: int) -> Sequence[tuple[Key, Row]]:
-        window = self._windows.get((table, queue))
+        window = self._windows[table].get(queue)
         front = window.first(rows) if window is not None else None
         if front is None:
             raise NotLoaded(MissingFront(table, queue, rows))
@@ -131,7 +136,8 @@ class Rows:
         old = rows.get(key, ABSENT)
         if old is ABSENT:
             self._fresh[table].add(key)
-            self.changes.size += ROW_BYTES + len(row) if table.is_bytes else ROW_BYTES  # type: ignore[arg-type]
+            if table.is_bytes:
+                self.changes.payload_bytes += len(row)  # type: ignore[arg-type]
         self._undo.append((table, key, old, False, ABSENT))
         rows[key] = row
         if table.front is not None:
@@ -141,7 +147,8 @@ class Rows:
         rows = self._changed[table]
         old = rows.get(key, ABSENT)
         if old is ABSENT:
-            self.changes.size += ROW_BYTES + len(row) if table.is_bytes else ROW_BYTES  # type: ignore[arg-type]
+            if table.is_bytes:
+                self.changes.payload_bytes += len(row)  # type: ignore[arg-type]
         self._undo.append((table, key, old, False, ABSENT))
         rows[key] = row
         if table.front is not None:
@@ -152,19 +159,18 @@ class Rows:
         was_fresh = key in fresh
         in_window: Any = ABSENT
         if table.front is not None:
-            window = self._windows.get((table, key[: table.front]))
+            window = self._windows[table].get(key[: table.front])
             if window is not None:
                 in_window = window.take(key, ABSENT)
         self._undo.append((table, key, rows.get(key, ABSENT), was_fresh, in_window))
         if was_fresh:
             fresh.discard(key)
             del rows[key]
-            self.changes.size -= ROW_BYTES
         else:
             rows[key] = None
 
     def _enter_window(self, table: Table[Any], key: Key, row: Any) -> None:
-        window = self._windows.get((table, key[: table.front]))
+        window = self._windows[table].get(key[: table.front])
         if window is not None:
             window.add(key, row)
 
@@ -189,7 +195,7 @@ class Rows:
             if was_fresh:
                 fresh.add(key)
         if table.front is not None:
-            window = self._windows.get((table, key[: table.front]))
+            window = self._windows[table].get(key[: table.front])
             if window is not None:
                 window.take(key)
                 before = in_window if in_window is not ABSENT else row
@@ -210,7 +216,7 @@ class Rows:
 
     def horizon(self, table: Table[Any], queue: Key) -> Key | None:
         """From where the next piece of a queue has to be loaded; the empty tuple: from its beginning."""
-        window = self._windows.get((table, queue))
+        window = self._windows[table].get(queue)
         return window.horizon if window is not None else ()
 
     def extend(
@@ -229,10 +235,10 @@ class Rows:
         """
         if self.horizon(table, queue) != since:
             return
-        window = self._windows.get((table, queue))
+        window = self._windows[table].get(queue)
         if window is None:
-            self._make_room_for_windows()
-            window = self._windows[(table, queue)] = Window()
+            self._make_room_for_windows(table)
+            window = self._windows[table][queue] = Window()
         piece = dict(loaded)
         for generation in (self.frozen, self.changes):
             if generation is None:
@@ -246,10 +252,12 @@ class Rows:
                     piece[key] = row
         window.extend(piece.items(), horizon)
 
-    def _make_room_for_windows(self) -> None:
+    def _make_room_for_windows(self, table: Table[Any]) -> None:
         # A window can be dropped at any time: it is loaded again when somebody asks.
-        while len(self._windows) >= WINDOWS_MAX:
-            del self._windows[next(iter(self._windows))]
+        windows = self._windows[table]
+        if len(windows) >= WINDOWS_MAX:
+            for queue in list(windows)[: WINDOWS_MAX // 2]:
+                del windows[queue]
 
     def _put_aside(self) -> None:
         """Begin a new lot of loaded rows.  A row is never in an older lot without a newer one knowing better, so any number

@@ -295,9 +295,13 @@ class Shard:
         if life is not None:
             life.cancel()
             await asyncio.wait([life])
-        db, self._db, self._log = self._db, None, None
+        db, self._db = self._db, None
+        log, self._log = self._log, None
         if self.stage is not Stage.STOPPED:
             self.stage = Stage.CLOSED
+        if log is not None:
+            log.fail(ShardNotReady(f"shard {self.shard_id} is closed; try again"))
+        self._room.set()
         if db is not None:
             await db.close()
 

@@ -20,9 +20,13 @@ DEFAULTS: dict[str, Any] = {
     "flush_interval": "1s",
     # How soon an idle owner notices that it was fenced.
     "manifest_poll_interval": "1s",
-    # Memory of one shard: what is being written, up to the bound, plus the file being made from it.
+    # Memory of one shard: what is being written, up to the bound, plus the files being made from it.
     "l0_sst_size_bytes": 8 << 20,
-    "max_unflushed_bytes": 48 << 20,
+    "max_unflushed_bytes": 32 << 20,
+    # Writing stops for as long as this many files wait for the compactor.  With 8, a million rows written at
+    # full speed met pauses of 800 ms.
+    "l0_max_ssts": 16,
+    "l0_max_ssts_per_key": 16,
     "object_store_max_retries": _RETRIES,
     "compactor_options": {
         # Small L0 files need a compactor that looks often; with its usual 5 s, writing stops while 8 of them
@@ -34,7 +38,7 @@ DEFAULTS: dict[str, Any] = {
             "compactions_poll_interval": "500ms",
             "max_concurrent_compactions": 2,
             "max_subcompactions": 1,
-            "max_sst_size": 64 << 20,
+            "max_sst_size": 32 << 20,
         },
     },
     "garbage_collector_options": {

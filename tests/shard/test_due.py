@@ -39,7 +39,7 @@ from tests.story import Story, kinds
 EXPIRY = NOW + LEASE_MS
 
 
-# --- chains that come due ----------------------------------------------------------------------------------------------------
+# --- chains that come due -----------------------------------------------------------------------------------
 
 
 def test_a_chain_becomes_ready_when_its_time_comes():
@@ -78,7 +78,7 @@ def test_many_chains_come_due_in_pieces_and_in_the_order_of_their_times():
     assert story.when(wake_due).reply == 0
 
 
-# --- leases that run out -----------------------------------------------------------------------------------------------------
+# --- leases that run out ------------------------------------------------------------------------------------
 
 
 def test_a_silent_worker_loses_its_lease_and_the_attempt_counts_as_crashed():

@@ -29,7 +29,7 @@ from tests.builders import (
     running,
     succeeded,
 )
-from tests.story import CALLER, Story, kinds
+from tests.story import CALLER, Story
 
 
 def test_a_job_is_taken_in_and_its_first_attempt_sets_out():
@@ -95,7 +95,7 @@ def test_an_id_is_taken_in_whatever_state_its_job_is(life):
     story = Story().given(*life())
     before = story.everything()
 
-    with pytest.raises(AlreadyExists, match="^job already exists with id j1$"):
+    with pytest.raises(AlreadyExists, match=r"^job already exists with id j1$"):
         story.when(enqueue, a_job(payload=b"another"))
     assert story.everything() == before
 
@@ -141,7 +141,10 @@ def queue_order(rules: Rules, *jobs: dict[str, int]) -> list[str]:
     ("weight_ms", "jobs", "order"),
     [
         pytest.param(
-            10_000, [{"priority": 50}, {"priority": 0}], ["1", "0"], id="a low number overtakes what is as old"
+            10_000,
+            [{"priority": 50}, {"priority": 0}],
+            ["1", "0"],
+            id="a low number overtakes what is as old",
         ),
         pytest.param(
             10_000,
@@ -161,7 +164,9 @@ def queue_order(rules: Rules, *jobs: dict[str, int]) -> list[str]:
             ["1", "0"],
             id="of the same virtual start the older goes first",
         ),
-        pytest.param(10_000, [{}, {}, {}], ["0", "1", "2"], id="of the same start the first to come goes first"),
+        pytest.param(
+            10_000, [{}, {}, {}], ["0", "1", "2"], id="of the same start the first to come goes first"
+        ),
         pytest.param(
             0,
             [{"priority": 0}, {"priority": 99, "enqueue_time_ms": NOW - 1}],

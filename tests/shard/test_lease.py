@@ -35,8 +35,7 @@ from tests.builders import (
 )
 from tests.story import Story, kinds
 
-
-# --- LeaseTasks ------------------------------------------------------------------------------------------------------------
+# --- LeaseTasks ---------------------------------------------------------------------------------------------
 
 
 def test_ready_work_is_handed_out_with_all_that_a_worker_needs():
@@ -162,7 +161,7 @@ def test_the_last_attempt_is_announced_as_such(retries, last):
     assert story.job().status is JobStatus.FAILED
 
 
-# --- LeaseTask -------------------------------------------------------------------------------------------------------------
+# --- LeaseTask ----------------------------------------------------------------------------------------------
 
 
 def test_one_job_can_be_leased_by_name_under_a_new_task_id():
@@ -192,7 +191,7 @@ def test_a_job_leased_by_name_after_a_restart_counts_its_retries_from_the_restar
 
 
 def test_whoever_leases_by_name_has_a_name():
-    with pytest.raises(Invalid, match="^worker_id is required$"):
+    with pytest.raises(Invalid, match=r"^worker_id is required$"):
         Story().given(*pending()).when(lease_task, this_job(""))
 
 
@@ -222,7 +221,7 @@ def test_a_job_that_does_not_exist_cannot_be_leased_by_name():
         Story().when(lease_task, this_job())
 
 
-# --- Heartbeat -------------------------------------------------------------------------------------------------------------
+# --- Heartbeat ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -245,7 +244,9 @@ def test_a_heartbeat_always_renews_and_is_logged_when_half_a_lease_has_passed(af
 
 def test_the_next_heartbeat_is_logged_half_a_lease_after_the_last_logged_one():
     story = Story().given(*running())
-    logged = [story.at(NOW + at).when(heartbeat, a_heartbeat()).events != [] for at in range(0, 20_001, 1_000)]
+    logged = [
+        story.at(NOW + at).when(heartbeat, a_heartbeat()).events != [] for at in range(0, 20_001, 1_000)
+    ]
 
     assert [at for at, event in enumerate(logged) if event] == [5, 10, 15, 20]
 
@@ -267,13 +268,13 @@ def test_a_heartbeat_tells_when_the_cancellation_was_requested():
 
 
 def test_only_the_worker_that_holds_the_lease_renews_it():
-    with pytest.raises(WrongState, match="^lease owner mismatch$"):
+    with pytest.raises(WrongState, match=r"^lease owner mismatch$"):
         Story().given(*running()).when(heartbeat, a_heartbeat(worker_id="another"))
 
 
 @pytest.mark.parametrize("life", [pending, succeeded, failed, cancelled_by_worker, waiting_for_retry])
 def test_a_heartbeat_of_a_task_that_does_not_run_is_refused(life):
-    with pytest.raises(LeaseNotFound, match="^lease not found$"):
+    with pytest.raises(LeaseNotFound, match=r"^lease not found$"):
         Story().given(*life()).when(heartbeat, a_heartbeat())
 
 

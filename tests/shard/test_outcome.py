@@ -209,15 +209,13 @@ def test_attempt_numbers_count_a_life_and_relative_ones_a_run():
     assert len({attempt.row.task_id for attempt in story.attempts()}) == 4
 
 
-@pytest.mark.parametrize(
-    "life", [list, pending, succeeded, failed, cancelled_by_worker, waiting_for_retry]
-)
+@pytest.mark.parametrize("life", [list, pending, succeeded, failed, cancelled_by_worker, waiting_for_retry])
 @pytest.mark.parametrize("report", [success(), failure(), cancelled()])
 def test_an_attempt_that_does_not_run_has_no_outcome(life, report):
     story = Story().given(*life())
     before = story.everything()
 
-    with pytest.raises(LeaseNotFound, match="^lease not found$"):
+    with pytest.raises(LeaseNotFound, match=r"^lease not found$"):
         story.when(report_outcome, report)
     assert story.everything() == before
 

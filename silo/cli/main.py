@@ -1,0 +1,130 @@
+"""`silo`: run a server, or see what one can do."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+import click
+
+import silo
+from silo.errors import ConfigError, SiloError
+from silo.settings import Loaded, Settings, describe, load
+
+
+class Commands(click.Group):
+    """The commands, of which the demo is imported only when somebody asks for it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), "demo"])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name == "demo":
+            demo: click.Command = importlib.import_module("silo.cli.demo").demo
+            return demo
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(silo.__version__, "-V", "--version", message="silo %(version)s")
+def cli() -> None:
+    """Silo: durable background jobs on object storage.
+
+    \b
+    Begin here:
+      silo serve                        a server on 127.0.0.1:7450, its data in ./silo-data
+      silo serve --data /var/lib/silo   the same, with its data elsewhere
+      silo serve -c silo.toml           as the file says; see docs/configuration.md
+      siloctl cluster info              what that server has
+    """
+
+
+@cli.command()
+@click.option("-c", "--config", type=click.Path(dir_okay=False), help="Configuration file (TOML).")
+@click.option("--data", type=click.Path(file_okay=False), help="Keep the data in this local directory.")
+@click.option("--grpc-addr", metavar="IP:PORT", help="Listen here; port 0 takes any that is free.")
+def serve(config: str | None, data: str | None, grpc_addr: str | None) -> None:
+    """Run a server until it is told to stop (Ctrl-C or SIGTERM).
+
+    Without a file it keeps eight shards in ./silo-data and listens on 127.0.0.1:7450.  What the flags say counts
+    more than what the file says.
+
+    \b
+    Examples:
+      silo serve
+      silo serve --data /tmp/try --grpc-addr 127.0.0.1:7451
+      silo serve -c silo.toml
+    """
+    loaded = load(config, os.environ)
+    settings = _overruled(loaded.settings, data=data, grpc_addr=grpc_addr)
+
+    import logging
+
+    # gRPC's core would put its own words, in its own form, between ours; what it has to say arrives here as errors.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from silo import logs
+    from silo.server import process
+
+    logs.configure(settings.logging.format)
+    log = logging.getLogger("silo")
+    for warning in loaded.warnings:
+        log.warning("%s", warning)
+    for difference in describe(settings):
+        log.info("%s", difference)
+    sys.exit(asyncio.run(process.serve(settings)))
+
+
+def _overruled(settings: Settings, *, data: str | None, grpc_addr: str | None) -> Settings:
+    """The settings with what the flags say laid over them.  Raises ConfigError."""
+    if data is not None:
+        if settings.database.backend != "fs":
+            raise ConfigError(
+                f'--data is a local directory, but the file has database.backend = "{settings.database.backend}"'
+            )
+        database = attrs.evolve(settings.database, path=str(Path(data) / "%shard%"))
+        settings = attrs.evolve(settings, database=database)
+    if grpc_addr is not None:
+        try:
+            server = attrs.evolve(settings.server, grpc_addr=grpc_addr)
+        except ConfigError as error:
+            raise ConfigError(f"--grpc-addr: {error}") from error
+        settings = attrs.evolve(settings, server=server)
+    return settings
+
+
+@cli.command("validate-config")
+@click.option(
+    "-c", "--config", required=True, type=click.Path(dir_okay=False), help="Configuration file (TOML)."
+)
+def validate_config(config: str) -> None:
+    """Say whether a server could use a configuration file, without starting one.
+
+    \b
+    Example:
+      silo validate-config -c silo.toml
+    """
+    loaded = load(config, os.environ)
+    say_valid(config, loaded)
+
+
+def say_valid(config: str, loaded: Loaded) -> None:
+    for warning in loaded.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    click.echo(f"Config is valid: {config}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command.  Exits with 0, with 1 if it failed, or with 2 if it was called wrongly."""
+    try:
+        cli.main(args=list(arguments) if arguments is not None else None, prog_name="silo")
+    except ConfigError as error:
+        click.echo(f"Config error: {error}", err=True)
+        sys.exit(1)
+    except SiloError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)

@@ -1,0 +1,52 @@
+"""One node as the whole process: from its start to a signal, or to an error that ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+
+from silo.server.node import Node
+from silo.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+async def serve(settings: Settings) -> int:
+    """Run a node until SIGINT or SIGTERM.
+
+    Returns the exit code: 0 after a signal, 1 if the node could not go on.  Raises what `Node.start` raises.
+    """
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, asked.set)
+
+    node = Node(settings)
+    asking = asyncio.create_task(asked.wait(), name="signal")
+    failing = asyncio.create_task(node.failed.wait(), name="failure")
+    starting = asyncio.create_task(node.start(), name="start")
+    try:
+        await asyncio.wait([starting, asking], return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
+            await asyncio.wait([starting])
+            return 0
+        await starting
+        _spare_the_collector()
+        await asyncio.wait([asking, failing], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        asking.cancel()
+        failing.cancel()
+
+    logger.info("server stops")
+    await node.stop()
+    logger.info("server stopped")
+    return 1 if node.failure else 0
+
+
+def _spare_the_collector() -> None:
+    """Rows live long and hold no cycles, so looking through them again and again for garbage would only cost time."""
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)

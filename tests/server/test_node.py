@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
+
+from silo.errors import ConfigError, Fenced
+from silo.pb import silo_pb2 as pb
+from silo.server.node import Node
+from silo.settings import Coordination, Server
+from tests.server.running import memory_settings, run, running_node
+
+
+def test_a_job_goes_through_its_whole_life():
+    async def live():
+        async with running_node(shards=3) as node:
+            job = pb.EnqueueRequest(
+                shard=node.shard, id="j1", task_group="g", payload=pb.SerializedBytes(msgpack=b"\xa1x")
+            )
+            assert (await node.call("Enqueue", job)).id == "j1"
+            leased = await node.call(
+                "LeaseTasks", pb.LeaseTasksRequest(worker_id="w", task_group="g", max_tasks=4)
+            )
+            [task] = leased.tasks
+            assert (task.job_id, task.payload.msgpack, task.shard) == ("j1", b"\xa1x", node.shard)
+            beat = pb.HeartbeatRequest(shard=task.shard, worker_id="w", task_id=task.id)
+            assert not (await node.call("Heartbeat", beat)).cancelled
+            report = pb.ReportOutcomeRequest(
+                shard=task.shard, task_id=task.id, success=pb.SerializedBytes(msgpack=b"\x01")
+            )
+            await node.call("ReportOutcome", report)
+            found = await node.call(
+                "GetJob", pb.GetJobRequest(shard=node.shard, id="j1", include_attempts=True)
+            )
+            assert found.status == pb.JOB_STATUS_SUCCEEDED
+            assert found.result.msgpack == b"\x01"
+            assert [attempt.status for attempt in found.attempts] == [pb.ATTEMPT_STATUS_SUCCEEDED]
+
+    run(live())
+
+
+def test_a_port_that_is_taken_is_a_clear_error_and_leaves_the_other_server_alone():
+    async def start_twice():
+        async with running_node() as node:
+            second = Node(memory_settings(server=Server(grpc_addr=node.address)))
+            with pytest.raises(ConfigError, match=f"cannot listen on {node.address}"):
+                await second.start()
+            assert (await node.call("GetClusterInfo", pb.GetClusterInfoRequest())).num_shards == 1
+
+    run(start_twice())
+
+
+def test_a_node_that_finds_its_shards_open_elsewhere_says_so_and_wants_to_stop():
+    async def open_twice():
+        async with running_node() as node:
+            settings = memory_settings(database=node.node.settings.database)
+            second = Node(settings)
+            await second.start()
+            try:
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await node.call("Enqueue", pb.EnqueueRequest(shard=node.shard, task_group="g"))
+                assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+                await node.node.failed.wait()
+                assert isinstance(node.node.failure, Fenced)
+            finally:
+                await second.stop()
+
+    run(open_twice())
+
+
+def test_a_node_tells_the_address_that_clients_can_reach():
+    async def ask(**sections):
+        async with running_node(**sections) as node:
+            info = await node.call("GetClusterInfo", pb.GetClusterInfoRequest())
+            return node.address, info
+
+    address, info = run(ask(shards=3))
+    assert info.this_grpc_addr == address
+    assert {owner.grpc_addr for owner in info.shard_owners} == {address}
+    assert [member.grpc_addr for member in info.members] == [address]
+
+    _, info = run(ask(coordination=Coordination(advertised_grpc_addr="silo.example:7450", node_id="n1")))
+    assert info.this_grpc_addr == "silo.example:7450"
+    assert info.this_node_id == "n1"
+
+
+def test_health_is_told_without_a_token():
+    async def ask():
+        async with running_node(auth_token="secret") as node:
+            stub = health_pb2_grpc.HealthStub(node.channel)
+            for service in ("", "silo.v1.Silo"):
+                reply = await stub.Check(health_pb2.HealthCheckRequest(service=service))
+                assert reply.status == health_pb2.HealthCheckResponse.SERVING
+
+    run(ask())
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+def test_reflection_lists_the_service_under_its_new_and_its_old_name(version):
+    async def ask():
+        async with running_node(auth_token="secret") as node:
+            ask = node.channel.stream_stream(
+                f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+                request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+                response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+            )
+            call = ask(
+                iter(
+                    [
+                        reflection_pb2.ServerReflectionRequest(list_services=""),
+                        reflection_pb2.ServerReflectionRequest(file_containing_symbol="silo.v1.Silo"),
+                    ]
+                )
+            )
+            services, file = [reply async for reply in call]
+            names = {service.name for service in services.list_services_response.service}
+            assert {"silo.v1.Silo", "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"} <= names
+            [descriptor] = file.file_descriptor_response.file_descriptor_proto
+            assert FileDescriptorProto.FromString(descriptor).package == "silo.v1"
+
+    run(ask())
+
+
+@pytest.mark.slow
+def test_a_client_that_pings_all_the_time_stays_connected():
+    """With gRPC's own settings the third ping or so gets `too_many_pings` and the connection is gone."""
+
+    async def ping():
+        pings = {"grpc.keepalive_time_ms": 1_000, "grpc.keepalive_permit_without_calls": 1}
+        pings["grpc.http2.max_pings_without_data"] = 0
+        async with running_node(channel_options=pings) as node:
+            await node.call("GetClusterInfo", pb.GetClusterInfoRequest())
+            assert node.channel.get_state() is grpc.ChannelConnectivity.READY
+            changed = asyncio.create_task(
+                node.channel.wait_for_state_change(grpc.ChannelConnectivity.READY), name="connection"
+            )
+            done, _ = await asyncio.wait([changed], timeout=7)
+            changed.cancel()
+            assert not done
+
+    run(ping())
+
+
+def test_a_reset_shard_is_empty_and_can_be_used_at_once():
+    async def reset():
+        async with running_node(shards=3, dev_mode=True) as node:
+            job = pb.EnqueueRequest(shard=node.shard, id="j1", task_group="g")
+            await node.call("Enqueue", job)
+            before = await node.call("GetClusterInfo", pb.GetClusterInfoRequest())
+            assert (await node.call("ResetShards", pb.ResetShardsRequest())).shards_reset == 3
+            assert await node.call("GetClusterInfo", pb.GetClusterInfoRequest()) == before
+            await node.call("Enqueue", job)
+            info = await node.call("GetNodeInfo", pb.GetNodeInfoRequest())
+            assert sum(shard.total_jobs for shard in info.owned_shards) == 1
+
+    run(reset())
+
+
+def test_a_shard_keeps_its_jobs_when_its_node_starts_again():
+    async def start_again():
+        async with running_node() as node:
+            await node.call("Enqueue", pb.EnqueueRequest(shard=node.shard, id="j1", task_group="g"))
+            database = node.node.settings.database
+        async with running_node(database=database) as node:
+            assert (await node.call("GetJob", pb.GetJobRequest(shard=node.shard, id="j1"))).id == "j1"
+
+    run(start_again())
+
+
+def test_tasks_are_dumped_with_their_names_and_places():
+    async def dump():
+        async with running_node() as node:
+            reply = await node.call("DumpTasks", pb.DumpTasksRequest())
+            assert f"timers {node.shard}" in reply.dump
+            assert "timers.py:" in reply.dump
+            assert reply.task_count == reply.dump.count("\n") + 1 - reply.dump.count("\n  ")
+
+    run(dump())
