@@ -77,6 +77,9 @@ class Watched:
             raise failure
         self.writes += 1
 
+    def check(self) -> None:
+        self.inner.check()
+
     async def get(self, key: bytes) -> bytes | None:
         return await self.inner.get(key)
 

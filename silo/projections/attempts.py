@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from silo.events.catalogue import AttemptImported, JobDeleted, JobForgotten, TaskLeased
 from silo.projections.attempt import AttemptRow
-from silo.projections.jobs import JOBS, JobRow
-from silo.projections.view import Key, Table, View, existing
+from silo.projections.jobs import JobRow
+from silo.projections.view import Key, Table, View
 
 ATTEMPTS = Table("attempts", tag=0x18, row=AttemptRow)
 """(tenant, job id, attempt number)"""
@@ -16,14 +16,12 @@ def earlier_keys(tenant: str, job_id: str, job: JobRow) -> list[Key]:
     return [(tenant, job_id, number) for number in range(1, job.attempts)]
 
 
-def attempt_began(event: TaskLeased | AttemptImported, view: View) -> None:
-    job = existing(view, JOBS, (event.tenant, event.job_id), event)
+def attempt_began(event: TaskLeased | AttemptImported, job: JobRow, view: View) -> None:
     if job.last_attempt is not None:
         view.insert(ATTEMPTS, (event.tenant, event.job_id, job.attempts), job.last_attempt)
 
 
-def job_deleted(event: JobDeleted | JobForgotten, view: View) -> None:
-    job = existing(view, JOBS, (event.tenant, event.job_id), event)
+def job_deleted(event: JobDeleted | JobForgotten, job: JobRow, view: View) -> None:
     for key in earlier_keys(event.tenant, event.job_id, job):
         view.delete(ATTEMPTS, key)
 

@@ -18,8 +18,8 @@ from silo.events.catalogue import (
     JobReimported,
     TaskLeased,
 )
-from silo.projections.jobs import JOBS
-from silo.projections.view import Table, View, existing
+from silo.projections.jobs import JobRow
+from silo.projections.view import Table, View
 
 
 @attrs.define
@@ -65,44 +65,40 @@ def _move(view: View, event: JobEvent, old: JobStatus | None, new: JobStatus | N
             view.delete(COUNTS, key)
 
 
-def _status(view: View, event: JobEvent) -> JobStatus:
-    return existing(view, JOBS, (event.tenant, event.job_id), event).status
-
-
-def job_enqueued(event: JobEnqueued, view: View) -> None:
+def job_enqueued(event: JobEnqueued, _: None, view: View) -> None:
     _move(view, event, None, JobStatus.SCHEDULED)
 
 
-def job_imported(event: JobImported, view: View) -> None:
+def job_imported(event: JobImported, _: None, view: View) -> None:
     _move(view, event, None, event.status)
 
 
-def job_reimported(event: JobReimported, view: View) -> None:
-    _move(view, event, _status(view, event), event.status)
+def job_reimported(event: JobReimported, job: JobRow, view: View) -> None:
+    _move(view, event, job.status, event.status)
 
 
-def chain_started(event: ChainStarted, view: View) -> None:
-    _move(view, event, _status(view, event), JobStatus.SCHEDULED)
+def chain_started(event: ChainStarted, job: JobRow, view: View) -> None:
+    _move(view, event, job.status, JobStatus.SCHEDULED)
 
 
-def task_leased(event: TaskLeased, view: View) -> None:
-    _move(view, event, _status(view, event), JobStatus.RUNNING)
+def task_leased(event: TaskLeased, job: JobRow, view: View) -> None:
+    _move(view, event, job.status, JobStatus.RUNNING)
 
 
-def attempt_succeeded(event: AttemptSucceeded, view: View) -> None:
-    _move(view, event, _status(view, event), JobStatus.SUCCEEDED)
+def attempt_succeeded(event: AttemptSucceeded, job: JobRow, view: View) -> None:
+    _move(view, event, job.status, JobStatus.SUCCEEDED)
 
 
-def job_failed(event: JobFailed, view: View) -> None:
-    _move(view, event, _status(view, event), JobStatus.FAILED)
+def job_failed(event: JobFailed, job: JobRow, view: View) -> None:
+    _move(view, event, job.status, JobStatus.FAILED)
 
 
-def job_cancelled(event: JobCancelled, view: View) -> None:
-    _move(view, event, _status(view, event), JobStatus.CANCELLED)
+def job_cancelled(event: JobCancelled, job: JobRow, view: View) -> None:
+    _move(view, event, job.status, JobStatus.CANCELLED)
 
 
-def job_deleted(event: JobDeleted | JobForgotten, view: View) -> None:
-    _move(view, event, _status(view, event), None)
+def job_deleted(event: JobDeleted | JobForgotten, job: JobRow, view: View) -> None:
+    _move(view, event, job.status, None)
 
 
 FOLDS = {

@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from silo.events.catalogue import EVENTS, Event
+from silo.events.catalogue import EVENTS, Event, JobEvent
 from silo.projections import attempts, counters, jobs, leases, payloads, tasks
-from silo.projections.view import Table, View
+from silo.projections.view import Table, View, existing
 
 PROJECTIONS = (tasks, leases, counters, payloads, attempts, jobs)
-"""In the order in which they fold.  `payloads` reads the attempts' rows and all read the jobs' rows as they were before the
-event, hence `attempts` and `jobs` come last."""
+"""In the order in which they fold: `payloads` reads the rows of `attempts`, so it comes before them."""
 
 TABLES: tuple[Table[Any], ...] = (
     jobs.JOBS,
@@ -30,7 +29,8 @@ TABLES: tuple[Table[Any], ...] = (
     counters.COUNTS,
 )
 
-Fold = Callable[[Any, View], None]
+Fold = Callable[[Any, Any, View], None]
+"""A fold is given an event, the row of its job as it was before (None for the event that begins a job), and the rows."""
 
 
 def _folds_of(kind: type[Event]) -> tuple[Fold, ...]:
@@ -47,5 +47,7 @@ def apply(event: Event, view: View) -> None:
     Raises NotLoaded if a row that it needs is on disk; whoever calls undoes the rest.  Raises Corrupt if the event and
     the rows contradict each other, which no log that was written by `decide` does.
     """
-    for fold in _FOLDS[type(event)]:
-        fold(event, view)
+    if isinstance(event, JobEvent):
+        job = None if event.BEGINS_JOB else existing(view, jobs.JOBS, (event.tenant, event.job_id), event)
+        for fold in _FOLDS[type(event)]:
+            fold(event, job, view)

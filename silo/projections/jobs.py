@@ -1,6 +1,6 @@
 """Where each job stands: one row a job, which is what GetJob answers, and the orders in which jobs are listed.
 
-This module is folded last (see `fold.py`): while the others fold an event, `JOBS` still shows the job as it was before.
+Every fold is given the job's row as it was before the event; this module alone writes it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from silo.events.catalogue import (
 from silo.events.packing import replacer
 from silo.projections import attempt
 from silo.projections.attempt import AttemptRow
-from silo.projections.view import Table, View, existing
+from silo.projections.view import Table, View
 
 
 class Place(IntEnum):
@@ -123,37 +123,33 @@ def _add(view: View, event: JobEvent, row: JobRow) -> None:
         view.insert(JOBS_BY_METADATA, key, b"")
 
 
-def _change(view: View, event: JobEvent, **changes: Any) -> None:
+def _change(event: JobEvent, job: JobRow, view: View, **changes: Any) -> None:
     """Replace the job's row, and move it in the order by status if that changed."""
-    key = (event.tenant, event.job_id)
-    old = existing(view, JOBS, key, event)
-    new = _with(old, last_seq=event.seq, **changes)
-    view.put(JOBS, key, new)
-    if new.status is not old.status or new.changed_ms != old.changed_ms:
-        view.delete(JOBS_BY_STATUS, (event.tenant, int(old.status), old.changed_ms, event.job_id))
+    new = _with(job, last_seq=event.seq, **changes)
+    view.put(JOBS, (event.tenant, event.job_id), new)
+    if new.status is not job.status or new.changed_ms != job.changed_ms:
+        view.delete(JOBS_BY_STATUS, (event.tenant, int(job.status), job.changed_ms, event.job_id))
         view.insert(JOBS_BY_STATUS, (event.tenant, int(new.status), new.changed_ms, event.job_id), b"")
 
 
-def live_chain(view: View, event: JobEvent) -> Chain:
+def live_chain(event: JobEvent, job: JobRow) -> Chain:
     """The chain that an event takes for granted.  Raises Corrupt if the job has none."""
-    chain = existing(view, JOBS, (event.tenant, event.job_id), event).chain
-    if chain is None:
+    if job.chain is None:
         raise Corrupt(
             f"event {event.seq} ({type(event).__name__}) needs a chain of job {event.job_id}, which has none"
         )
-    return chain
+    return job.chain
 
 
-def _running(view: View, event: JobEvent) -> AttemptRow:
-    row = existing(view, JOBS, (event.tenant, event.job_id), event).last_attempt
-    if row is None:
+def _running(event: JobEvent, job: JobRow) -> AttemptRow:
+    if job.last_attempt is None:
         raise Corrupt(
             f"event {event.seq} ({type(event).__name__}) ends an attempt of job {event.job_id}, which has none"
         )
-    return row
+    return job.last_attempt
 
 
-def job_enqueued(event: JobEnqueued, view: View) -> None:
+def job_enqueued(event: JobEnqueued, _: None, view: View) -> None:
     row = JobRow(
         spec=event.spec,
         payload_seq=event.seq,
@@ -171,7 +167,7 @@ def job_enqueued(event: JobEnqueued, view: View) -> None:
     _add(view, event, row)
 
 
-def job_imported(event: JobImported, view: View) -> None:
+def job_imported(event: JobImported, _: None, view: View) -> None:
     row = JobRow(
         spec=event.spec,
         payload_seq=event.seq,
@@ -189,12 +185,12 @@ def job_imported(event: JobImported, view: View) -> None:
     _add(view, event, row)
 
 
-def job_reimported(event: JobReimported, view: View) -> None:
-    old = existing(view, JOBS, (event.tenant, event.job_id), event)
+def job_reimported(event: JobReimported, job: JobRow, view: View) -> None:
     _change(
-        view,
         event,
-        spec=attrs.evolve(old.spec, retry_policy=event.retry_policy),
+        job,
+        view,
+        spec=attrs.evolve(job.spec, retry_policy=event.retry_policy),
         status=event.status,
         changed_ms=event.changed_ms,
         next_start_ms=None,
@@ -204,11 +200,11 @@ def job_reimported(event: JobReimported, view: View) -> None:
     )
 
 
-def attempt_imported(event: AttemptImported, view: View) -> None:
-    _change(view, event, attempts=event.attempt, last_attempt=attempt.imported(event))
+def attempt_imported(event: AttemptImported, job: JobRow, view: View) -> None:
+    _change(event, job, view, attempts=event.attempt, last_attempt=attempt.imported(event))
 
 
-def chain_started(event: ChainStarted, view: View) -> None:
+def chain_started(event: ChainStarted, job: JobRow, view: View) -> None:
     chain = Chain(
         task_id=event.task_id,
         attempt=event.attempt,
@@ -219,8 +215,9 @@ def chain_started(event: ChainStarted, view: View) -> None:
         place=Place.TIMER if event.start_ms > event.time_ms else Place.READY,
     )
     _change(
-        view,
         event,
+        job,
+        view,
         status=JobStatus.SCHEDULED,
         changed_ms=event.time_ms,
         next_start_ms=event.start_ms,
@@ -228,75 +225,79 @@ def chain_started(event: ChainStarted, view: View) -> None:
     )
 
 
-def chain_due(event: ChainDue, view: View) -> None:
-    _change(view, event, chain=_chain_with(live_chain(view, event), place=Place.READY))
+def chain_due(event: ChainDue, job: JobRow, view: View) -> None:
+    _change(event, job, view, chain=_chain_with(live_chain(event, job), place=Place.READY))
 
 
-def job_expedited(event: JobExpedited, view: View) -> None:
+def job_expedited(event: JobExpedited, job: JobRow, view: View) -> None:
     chain = _chain_with(
-        live_chain(view, event),
+        live_chain(event, job),
         start_ms=event.time_ms,
         virtual_start_ms=event.virtual_start_ms,
         place=Place.READY,
     )
-    _change(view, event, changed_ms=event.time_ms, next_start_ms=event.time_ms, chain=chain)
+    _change(event, job, view, changed_ms=event.time_ms, next_start_ms=event.time_ms, chain=chain)
 
 
-def task_leased(event: TaskLeased, view: View) -> None:
+def task_leased(event: TaskLeased, job: JobRow, view: View) -> None:
     _change(
-        view,
         event,
+        job,
+        view,
         status=JobStatus.RUNNING,
         changed_ms=event.time_ms,
         next_start_ms=None,
         attempts=event.attempt,
         last_attempt=attempt.leased(event),
-        chain=_chain_with(live_chain(view, event), place=Place.LEASED),
+        chain=_chain_with(live_chain(event, job), place=Place.LEASED),
     )
 
 
-def lease_renewed(event: LeaseRenewed, view: View) -> None:
-    _change(view, event)
+def lease_renewed(event: LeaseRenewed, job: JobRow, view: View) -> None:
+    _change(event, job, view)
 
 
-def lease_expired(event: LeaseExpired, view: View) -> None:
-    _change(view, event)
+def lease_expired(event: LeaseExpired, job: JobRow, view: View) -> None:
+    _change(event, job, view)
 
 
-def attempt_succeeded(event: AttemptSucceeded, view: View) -> None:
+def attempt_succeeded(event: AttemptSucceeded, job: JobRow, view: View) -> None:
     _change(
-        view,
         event,
+        job,
+        view,
         status=JobStatus.SUCCEEDED,
         changed_ms=event.time_ms,
-        last_attempt=attempt.succeeded(_running(view, event), event),
+        last_attempt=attempt.succeeded(_running(event, job), event),
         chain=None,
         forget_ms=event.forget_ms,
     )
 
 
-def attempt_failed(event: AttemptFailed, view: View) -> None:
-    _change(view, event, last_attempt=attempt.failed(_running(view, event), event), chain=None)
+def attempt_failed(event: AttemptFailed, job: JobRow, view: View) -> None:
+    _change(event, job, view, last_attempt=attempt.failed(_running(event, job), event), chain=None)
 
 
-def attempt_cancelled(event: AttemptCancelled, view: View) -> None:
-    _change(view, event, last_attempt=attempt.cancelled(_running(view, event), event), chain=None)
+def attempt_cancelled(event: AttemptCancelled, job: JobRow, view: View) -> None:
+    _change(event, job, view, last_attempt=attempt.cancelled(_running(event, job), event), chain=None)
 
 
-def job_failed(event: JobFailed, view: View) -> None:
+def job_failed(event: JobFailed, job: JobRow, view: View) -> None:
     _change(
-        view,
         event,
+        job,
+        view,
         status=JobStatus.FAILED,
         changed_ms=event.time_ms,
         forget_ms=event.forget_ms,
     )
 
 
-def job_cancelled(event: JobCancelled, view: View) -> None:
+def job_cancelled(event: JobCancelled, job: JobRow, view: View) -> None:
     _change(
-        view,
         event,
+        job,
+        view,
         status=JobStatus.CANCELLED,
         changed_ms=event.time_ms,
         chain=None,
@@ -304,20 +305,19 @@ def job_cancelled(event: JobCancelled, view: View) -> None:
     )
 
 
-def cancellation_requested(event: CancellationRequested, view: View) -> None:
-    _change(view, event, cancelled_ms=event.time_ms)
+def cancellation_requested(event: CancellationRequested, job: JobRow, view: View) -> None:
+    _change(event, job, view, cancelled_ms=event.time_ms)
 
 
-def job_restarted(event: JobRestarted, view: View) -> None:
-    _change(view, event, cancelled_ms=None, forget_ms=None)
+def job_restarted(event: JobRestarted, job: JobRow, view: View) -> None:
+    _change(event, job, view, cancelled_ms=None, forget_ms=None)
 
 
-def job_deleted(event: JobDeleted | JobForgotten, view: View) -> None:
+def job_deleted(event: JobDeleted | JobForgotten, job: JobRow, view: View) -> None:
     key = (event.tenant, event.job_id)
-    row = existing(view, JOBS, key, event)
     view.delete(JOBS, key)
-    view.delete(JOBS_BY_STATUS, (event.tenant, int(row.status), row.changed_ms, event.job_id))
-    for metadata_key in metadata_keys(event.tenant, event.job_id, row.spec):
+    view.delete(JOBS_BY_STATUS, (event.tenant, int(job.status), job.changed_ms, event.job_id))
+    for metadata_key in metadata_keys(event.tenant, event.job_id, job.spec):
         view.delete(JOBS_BY_METADATA, metadata_key)
 
 

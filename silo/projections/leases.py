@@ -11,6 +11,7 @@ from silo.events.catalogue import (
     LeaseRenewed,
     TaskLeased,
 )
+from silo.projections.jobs import JobRow
 from silo.projections.view import Table, View, existing
 
 
@@ -31,20 +32,20 @@ EXPIRIES = Table("lease_expiries", tag=0x31, row=bytes, front=0)
 """(expiry, task id): nothing.  The expiry is the one last logged; a heartbeat in memory may have moved it on."""
 
 
-def task_leased(event: TaskLeased, view: View) -> None:
+def task_leased(event: TaskLeased, _: JobRow, view: View) -> None:
     lease = LeaseRow(event.tenant, event.job_id, event.worker_id, event.expires_ms)
     view.insert(LEASES, (event.task_id,), lease)
     view.insert(EXPIRIES, (event.expires_ms, event.task_id), b"")
 
 
-def lease_renewed(event: LeaseRenewed, view: View) -> None:
+def lease_renewed(event: LeaseRenewed, _: JobRow, view: View) -> None:
     lease = existing(view, LEASES, (event.task_id,), event)
     view.put(LEASES, (event.task_id,), attrs.evolve(lease, expires_ms=event.expires_ms))
     view.delete(EXPIRIES, (lease.expires_ms, event.task_id))
     view.insert(EXPIRIES, (event.expires_ms, event.task_id), b"")
 
 
-def attempt_ended(event: AttemptSucceeded | AttemptFailed | AttemptCancelled, view: View) -> None:
+def attempt_ended(event: AttemptSucceeded | AttemptFailed | AttemptCancelled, _: JobRow, view: View) -> None:
     lease = existing(view, LEASES, (event.task_id,), event)
     view.delete(LEASES, (event.task_id,))
     view.delete(EXPIRIES, (lease.expires_ms, event.task_id))

@@ -16,34 +16,33 @@ from silo.events.catalogue import (
 )
 from silo.projections.attempt import is_inline
 from silo.projections.attempts import ATTEMPTS, earlier_keys
-from silo.projections.jobs import JOBS
+from silo.projections.jobs import JobRow
 from silo.projections.view import Table, View, existing
 
 PAYLOADS = Table("payloads", tag=0x19, row=bytes)
 """(sequence number)"""
 
 
-def job_arrived(event: JobEnqueued | JobImported, view: View) -> None:
+def job_arrived(event: JobEnqueued | JobImported, _: None, view: View) -> None:
     view.insert(PAYLOADS, (event.seq,), event.payload)
 
 
-def attempt_succeeded(event: AttemptSucceeded, view: View) -> None:
+def attempt_succeeded(event: AttemptSucceeded, _: JobRow, view: View) -> None:
     if not is_inline(event.result):
         view.insert(PAYLOADS, (event.seq,), event.result)
 
 
-def attempt_failed(event: AttemptFailed, view: View) -> None:
+def attempt_failed(event: AttemptFailed, _: JobRow, view: View) -> None:
     if not is_inline(event.error_data):
         view.insert(PAYLOADS, (event.seq,), event.error_data)
 
 
-def attempt_imported(event: AttemptImported, view: View) -> None:
+def attempt_imported(event: AttemptImported, _: JobRow, view: View) -> None:
     if not is_inline(event.data):
         view.insert(PAYLOADS, (event.seq,), event.data)
 
 
-def job_deleted(event: JobDeleted | JobForgotten, view: View) -> None:
-    job = existing(view, JOBS, (event.tenant, event.job_id), event)
+def job_deleted(event: JobDeleted | JobForgotten, job: JobRow, view: View) -> None:
     view.delete(PAYLOADS, (job.payload_seq,))
     attempts = [existing(view, ATTEMPTS, key, event) for key in earlier_keys(event.tenant, event.job_id, job)]
     if job.last_attempt is not None:

@@ -24,8 +24,8 @@ from silo.events.catalogue import (
     JobRestarted,
     TaskLeased,
 )
-from silo.projections.jobs import JOBS, Chain, JobRow, Place, live_chain
-from silo.projections.view import Key, Table, View, existing
+from silo.projections.jobs import Chain, JobRow, Place, live_chain
+from silo.projections.view import Key, Table, View
 
 
 @attrs.define
@@ -54,10 +54,6 @@ def timer_key(chain: Chain) -> Key:
     return (chain.start_ms, chain.seq)
 
 
-def _job(event: JobEvent, view: View) -> JobRow:
-    return existing(view, JOBS, (event.tenant, event.job_id), event)
-
-
 def _leave(job: JobRow, view: View) -> None:
     """Take the job's chain, if it has one that is pending, out of where it waits (I4)."""
     if job.chain is None:
@@ -78,8 +74,7 @@ def _remember(event: JobEvent, job: JobRow, view: View) -> None:
         view.delete(FORGETTING, (job.forget_ms, event.tenant, event.job_id))
 
 
-def chain_started(event: ChainStarted, view: View) -> None:
-    job = _job(event, view)
+def chain_started(event: ChainStarted, job: JobRow, view: View) -> None:
     _leave(job, view)
     ref = JobRef(event.tenant, event.job_id)
     if event.start_ms > event.time_ms:
@@ -89,55 +84,52 @@ def chain_started(event: ChainStarted, view: View) -> None:
         view.insert(READY, key, ref)
 
 
-def chain_due(event: ChainDue, view: View) -> None:
-    job = _job(event, view)
+def chain_due(event: ChainDue, job: JobRow, view: View) -> None:
     _leave(job, view)
     view.insert(
-        READY, ready_key(job.spec.task_group, live_chain(view, event)), JobRef(event.tenant, event.job_id)
+        READY, ready_key(job.spec.task_group, live_chain(event, job)), JobRef(event.tenant, event.job_id)
     )
 
 
-def job_expedited(event: JobExpedited, view: View) -> None:
-    job = _job(event, view)
+def job_expedited(event: JobExpedited, job: JobRow, view: View) -> None:
     _leave(job, view)
-    key = (job.spec.task_group, event.virtual_start_ms, event.time_ms, live_chain(view, event).seq)
+    key = (job.spec.task_group, event.virtual_start_ms, event.time_ms, live_chain(event, job).seq)
     view.insert(READY, key, JobRef(event.tenant, event.job_id))
 
 
-def task_leased(event: TaskLeased, view: View) -> None:
-    _leave(_job(event, view), view)
+def task_leased(event: TaskLeased, job: JobRow, view: View) -> None:
+    _leave(job, view)
 
 
-def attempt_succeeded(event: AttemptSucceeded, view: View) -> None:
+def attempt_succeeded(event: AttemptSucceeded, _: JobRow, view: View) -> None:
     _forget_at(event, event.forget_ms, view)
 
 
-def job_failed(event: JobFailed, view: View) -> None:
+def job_failed(event: JobFailed, _: JobRow, view: View) -> None:
     _forget_at(event, event.forget_ms, view)
 
 
-def job_cancelled(event: JobCancelled, view: View) -> None:
-    _leave(_job(event, view), view)
+def job_cancelled(event: JobCancelled, job: JobRow, view: View) -> None:
+    _leave(job, view)
     _forget_at(event, event.forget_ms, view)
 
 
-def job_imported(event: JobImported, view: View) -> None:
+def job_imported(event: JobImported, _: None, view: View) -> None:
     _forget_at(event, event.forget_ms, view)
 
 
-def job_reimported(event: JobReimported, view: View) -> None:
-    job = _job(event, view)
+def job_reimported(event: JobReimported, job: JobRow, view: View) -> None:
     _leave(job, view)
     _remember(event, job, view)
     _forget_at(event, event.forget_ms, view)
 
 
-def job_restarted(event: JobRestarted, view: View) -> None:
-    _remember(event, _job(event, view), view)
+def job_restarted(event: JobRestarted, job: JobRow, view: View) -> None:
+    _remember(event, job, view)
 
 
-def job_deleted(event: JobDeleted | JobForgotten, view: View) -> None:
-    _remember(event, _job(event, view), view)
+def job_deleted(event: JobDeleted | JobForgotten, job: JobRow, view: View) -> None:
+    _remember(event, job, view)
 
 
 FOLDS = {

@@ -146,9 +146,8 @@ class Rows:
     def put(self, table: Table[Row], key: Key, row: Row) -> None:
         rows = self._changed[table]
         old = rows.get(key, ABSENT)
-        if old is ABSENT:
-            if table.is_bytes:
-                self.changes.payload_bytes += len(row)  # type: ignore[arg-type]
+        if old is ABSENT and table.is_bytes:
+            self.changes.payload_bytes += len(row)  # type: ignore[arg-type]
         self._undo.append((table, key, old, False, ABSENT))
         rows[key] = row
         if table.front is not None:
@@ -188,7 +187,9 @@ class Rows:
     def _take_back(self, table: Table[Any], key: Key, row: Any, was_fresh: bool, in_window: Any) -> None:
         rows, fresh = self._changed[table], self._fresh[table]
         if row is ABSENT:
-            del rows[key]
+            undone = rows.pop(key)
+            if table.is_bytes and undone:
+                self.changes.payload_bytes -= len(undone)
             fresh.discard(key)
         else:
             rows[key] = row

@@ -58,6 +58,12 @@ REOPEN_AFTER_S = (0.05, 0.2, 0.5, 1.0, 2.0, 5.0)
 """How long to wait before each try to open a shard again; the last holds for all further ones."""
 
 
+WATCH_EVERY_S = 1.0
+"""How often an idle shard asks whether its database is still its own."""
+
+CLOSE_WITHIN_S = 5.0
+"""How long closing waits for what is on its way to the store."""
+
 LOOK_AFTER_EVENTS = 256
 """How often to ask whether it is time for a checkpoint."""
 
@@ -290,20 +296,32 @@ class Shard:
         self._life = asyncio.create_task(self._live(), name=f"shard {self.shard_id}")
 
     async def close(self) -> None:
-        """Let go: what was acknowledged is durable already, so nothing has to be saved.  Safe to call twice."""
+        """Let what was decided become durable, and let go.  Safe to call twice."""
         life, self._life = self._life, None
         if life is not None:
+            await self._drain()
             life.cancel()
             await asyncio.wait([life])
-        db, self._db = self._db, None
-        log, self._log = self._log, None
         if self.stage is not Stage.STOPPED:
             self.stage = Stage.CLOSED
-        if log is not None:
-            log.fail(ShardNotReady(f"shard {self.shard_id} is closed; try again"))
-        self._room.set()
+        db = self._detach(ShardNotReady(f"shard {self.shard_id} is closed"))
         if db is not None:
             await db.close()
+
+    async def _drain(self) -> None:
+        if self._log is not None and self.stage is Stage.SERVING:
+            self.stage = Stage.CLOSED
+            with contextlib.suppress(SiloError, TimeoutError):
+                await asyncio.wait_for(self._log.durable(), CLOSE_WITHIN_S)
+
+    def _detach(self, error: SiloError) -> Database | None:
+        """Part from log and database; whoever still waits for the log gets the error."""
+        log, self._log = self._log, None
+        db, self._db = self._db, None
+        if log is not None:
+            log.fail(error)
+        self._room.set()
+        return db
 
     async def _live(self) -> None:
         """Serve; when the store fails, open again; when that is of no use, stop."""
@@ -323,6 +341,7 @@ class Shard:
         works = [
             asyncio.create_task(self._log.run(), name=f"log {self.shard_id}"),
             asyncio.create_task(self._checkpoint_when_due(), name=f"checkpoints {self.shard_id}"),
+            asyncio.create_task(self._watch(), name=f"watch {self.shard_id}"),
             asyncio.create_task(self._failed.wait(), name=f"failure {self.shard_id}"),
         ]
         try:
@@ -338,14 +357,17 @@ class Shard:
         logger.error("shard %s met a bug", self.shard_id, exc_info=error)
         return StoreFailed(f"shard {self.shard_id} failed: {type(error).__name__}: {error}")
 
+    async def _watch(self) -> None:
+        """Notice that the database was taken over or has failed even if nobody writes: reads would go stale unseen."""
+        assert self._db is not None
+        while True:
+            self._db.check()
+            await asyncio.sleep(WATCH_EVERY_S)
+
     async def _let_go(self) -> None:
         """Forget everything that is not durable, and tell those who wait."""
         self.stage = Stage.OPENING
-        log, self._log = self._log, None
-        db, self._db = self._db, None
-        if log is not None:
-            log.fail(ShardNotReady(f"shard {self.shard_id} is opening again; try again"))
-        self._room.set()
+        db = self._detach(ShardNotReady(f"shard {self.shard_id} is opening again; try again"))
         if db is not None:
             await db.abandon()
 

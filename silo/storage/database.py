@@ -92,6 +92,11 @@ class Database(Reader, Protocol):
         """
         ...
 
+    def check(self) -> None:
+        """Raise what has broken the database, if something has.  Asks nobody: a fenced owner that is idle learns of it from
+        the store within about a second, and this tells."""
+        ...
+
     async def snapshot(self) -> Snapshot: ...
 
     async def flush(self) -> None:

@@ -66,6 +66,9 @@ class MemoryDatabase(MemorySnapshot):
             else:
                 self._rows[key] = value
 
+    def check(self) -> None:
+        pass
+
     async def snapshot(self) -> MemorySnapshot:
         return MemorySnapshot(self._rows.copy())
 

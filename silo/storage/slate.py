@@ -14,7 +14,7 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
-from silo.errors import ConfigError, Corrupt, Fenced, SiloError, StoreFailed
+from silo.errors import ConfigError, Corrupt, Fenced, SiloError, StoreFailed, again
 from silo.storage.database import Batch, Row, SortedRun, StorageInfo
 from silo.storage.ffi import calls, generated
 from silo.storage.fsync import Syncing
@@ -209,6 +209,17 @@ class SlateDatabase(_SlateReader):
         except TimeoutError:
             raise OSError(f"a write was not durable within {self._durability_timeout_ms} ms") from None
 
+    def check(self) -> None:
+        if self._failure is not None:
+            raise again(self._failure)
+        closed = self._db.status().close_reason
+        if closed is generated.CloseReason.FENCED:
+            raise again(self._break(_fenced()))
+        if closed is not None:
+            raise again(
+                self._break(StoreFailed(f"the store failed: the database closed itself ({closed.name})"))
+            )
+
     async def snapshot(self) -> SlateSnapshot:
         if self._failure is not None:
             raise again(self._failure)
@@ -300,7 +311,7 @@ def named(reason: BaseException) -> SiloError:
     text = str(getattr(reason, "message", reason)) or type(reason).__name__
     match reason:
         case generated.Error.Closed(reason=generated.CloseReason.FENCED):
-            return Fenced("another process has opened this shard; this one stops serving it")
+            return _fenced()
         case generated.Error.Invalid():
             return ConfigError(text)
         case generated.Error.Data() if "not found" not in text.lower():
@@ -309,6 +320,5 @@ def named(reason: BaseException) -> SiloError:
             return StoreFailed(f"the store failed: {text}")
 
 
-def again(failure: SiloError) -> SiloError:
-    """A new exception for another caller: one that is raised twice gathers the tracebacks of both."""
-    return type(failure)(*failure.args)
+def _fenced() -> Fenced:
+    return Fenced("another process has opened this shard; this one stops serving it")
