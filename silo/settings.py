@@ -274,8 +274,8 @@ class Wal(Place):
 class MemoryCache:
     """Blocks of the database that are kept in memory: one cache for all shards of the server, as large as both together."""
 
-    block_cache_bytes: int = setting(48 * MIB, "For blocks of rows.", unit="bytes", check=at_least(0))
-    meta_cache_bytes: int = setting(16 * MIB, "For indexes and filters.", unit="bytes", check=at_least(0))
+    block_cache_bytes: int = setting(24 * MIB, "For blocks of rows.", unit="bytes", check=at_least(0))
+    meta_cache_bytes: int = setting(8 * MIB, "For indexes and filters.", unit="bytes", check=at_least(0))
 
 
 @attrs.frozen
@@ -323,9 +323,9 @@ class Database(Place):
     checkpoint_interval_ms: int = setting(
         2_000, "Changed rows are written at the latest after this time.", unit="ms", check=at_least(1)
     )
-    checkpoint_rows: int = setting(50_000, "The same by their number.", check=at_least(1))
+    checkpoint_rows: int = setting(20_000, "The same by their number.", check=at_least(1))
     checkpoint_bytes: int = setting(
-        16 * MIB,
+        8 * MIB,
         "The same by their size. "
         "The three bound memory, and the time that a shard takes to open after a crash.",
         unit="bytes",

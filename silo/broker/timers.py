@@ -39,7 +39,9 @@ async def run_timers(shard: Shard) -> None:
             continue
         wait_s = max((due_ms - shard.now_ms()) / 1000, 0.001) if due_ms is not None else None
         try:
-            await asyncio.wait_for(shard.decided.wait(), wait_s)
+            # Not wait_for: before Python 3.12 it swallows a cancellation that comes together with the event.
+            async with asyncio.timeout(wait_s):
+                await shard.decided.wait()
         except TimeoutError:
             continue
         await asyncio.sleep(LOOK_AGAIN_S)

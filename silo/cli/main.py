@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,8 @@ class Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name == "demo":
+            if importlib.util.find_spec("silo.cli.demo") is None:
+                return None
             demo: click.Command = importlib.import_module("silo.cli.demo").demo
             return demo
         return super().get_command(ctx, cmd_name)
@@ -128,3 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except SiloError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -162,19 +162,23 @@ class Log:
 
     # --- reading ---------------------------------------------------------------------------------------------------------
 
-    async def read(self, start: int, *, end: int | None = None) -> AsyncIterator[list[Event]]:
-        """The durable events from `start` up to before `end`, a record at a time."""
-        async for events in read(self._db, start, end=end):
+    async def read(
+        self, start: int, *, end: int | None = None, tenant: str | None = None, job_id: str | None = None
+    ) -> AsyncIterator[list[Event]]:
+        """The durable events from `start` up to before `end`, a record at a time; see `read` below."""
+        async for events in read(self._db, start, end=end, tenant=tenant, job_id=job_id):
             yield events
 
-    async def follow(self, start: int) -> AsyncIterator[list[Event]]:
+    async def follow(
+        self, start: int, *, tenant: str | None = None, job_id: str | None = None
+    ) -> AsyncIterator[list[Event]]:
         """The durable events from `start`, first what is there, then what comes.  Ends with the error that ends the log."""
         while True:
-            advanced = self._advanced
-            if start <= self.durable_seq:
-                async for events in read(self._db, start, end=self.durable_seq + 1):
-                    start = events[-1].seq + 1
+            advanced, end = self._advanced, self.durable_seq + 1
+            if start < end:
+                async for events in read(self._db, start, end=end, tenant=tenant, job_id=job_id):
                     yield events
+                start = end
             elif self._failure is not None:
                 raise again(self._failure)
             else:
@@ -187,10 +191,21 @@ class Log:
         return await history(self._db, last_seq)
 
 
-async def read(reader: Reader, start: int, *, end: int | None = None) -> AsyncIterator[list[Event]]:
+async def read(
+    reader: Reader,
+    start: int,
+    *,
+    end: int | None = None,
+    tenant: str | None = None,
+    job_id: str | None = None,
+) -> AsyncIterator[list[Event]]:
     """The events in the store from `start` up to before `end`, a record at a time.
 
-    Raises Corrupt for a record that cannot be decoded and for a gap.
+    Args:
+        tenant, job_id: only the events of this tenant, or of this job; None: any.
+
+    Raises:
+        Corrupt: for a record that cannot be decoded and for a gap.
     """
     first = await _record_of(reader, max(start, 1))
     last = record_key(end) if end is not None else LOG_END
@@ -201,7 +216,13 @@ async def read(reader: Reader, start: int, *, end: int | None = None) -> AsyncIt
             if events[0].seq != expected:
                 raise Corrupt(f"event {expected} is missing: the log goes on at {events[0].seq}")
             expected = events[-1].seq + 1
-            wanted = [event for event in events if event.seq >= start and (end is None or event.seq < end)]
+            wanted = [
+                event
+                for event in events
+                if event.seq >= start
+                and (end is None or event.seq < end)
+                and matches(event, tenant=tenant, job_id=job_id)
+            ]
             if wanted:
                 yield wanted
 

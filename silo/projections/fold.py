@@ -48,6 +48,17 @@ def apply(event: Event, view: View) -> None:
     the rows contradict each other, which no log that was written by `decide` does.
     """
     if isinstance(event, JobEvent):
-        job = None if event.BEGINS_JOB else existing(view, jobs.JOBS, (event.tenant, event.job_id), event)
-        for fold in _FOLDS[type(event)]:
-            fold(event, job, view)
+        apply_to_job(event, job_before(event, view), view)
+
+
+def job_before(event: JobEvent, view: View) -> jobs.JobRow | None:
+    """The row of the event's job as it is before the event; None for the event that begins a job."""
+    if event.BEGINS_JOB:
+        return None
+    return existing(view, jobs.JOBS, (event.tenant, event.job_id), event)
+
+
+def apply_to_job(event: JobEvent, job: jobs.JobRow | None, view: View) -> None:
+    """`apply`, for whoever knows the job's row already."""
+    for fold in _FOLDS[type(event)]:
+        fold(event, job, view)

@@ -78,10 +78,4 @@ def _lots(rows: Iterable[tuple[Key, Any]]) -> Iterator[list[tuple[Key, Any]]]:
 
 def _put_rows(batch: Batch, table: Table[Any], rows: list[tuple[Key, Any]]) -> None:
     tag, encode_key, encode_row = bytes((table.tag,)), keys.encode, table.encode
-    put, delete = batch.put, batch.delete
-    for key, row in rows:
-        raw = tag + encode_key(key)
-        if row is None:
-            delete(raw)
-        else:
-            put(raw, encode_row(row))
+    batch.change([(tag + encode_key(key), None if row is None else encode_row(row)) for key, row in rows])

@@ -12,9 +12,8 @@ import attrs
 from silo.domain.ids import Ids
 from silo.domain.jobs import JobStatus
 from silo.events.catalogue import Event, JobEvent
-from silo.projections.fold import apply
-from silo.projections.jobs import JOBS
-from silo.projections.view import View, existing
+from silo.projections.fold import apply_to_job, job_before
+from silo.projections.view import View
 from silo.shard.lease_clock import LeaseClock
 
 INT64_MAX = (1 << 63) - 1
@@ -80,8 +79,9 @@ class Draft:
         event.time_ms = self.now_ms
         event.actor = self.caller.actor
         event.method = self.caller.method
-        if isinstance(event, JobEvent) and not event.BEGINS_JOB:
-            event.prev = existing(self.view, JOBS, (event.tenant, event.job_id), event).last_seq
-        apply(event, self.view)
+        if isinstance(event, JobEvent):
+            job = job_before(event, self.view)
+            event.prev = job.last_seq if job is not None else 0
+            apply_to_job(event, job, self.view)
         self.next_seq += 1
         self.events.append(event)

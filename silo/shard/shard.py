@@ -441,8 +441,10 @@ class Shard:
         while True:
             await self._changed.wait()
             self._changed.clear()
+            # Not wait_for: before Python 3.12 it swallows a cancellation that comes together with the event.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._checkpoint_wanted.wait(), interval_s)
+                async with asyncio.timeout(interval_s):
+                    await self._checkpoint_wanted.wait()
             await self.checkpoint()
 
     async def checkpoint(self) -> None:

@@ -12,7 +12,7 @@ that.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 import attrs
@@ -28,6 +28,10 @@ class Batch(Protocol):
     def put(self, key: bytes, value: bytes) -> None: ...
 
     def delete(self, key: bytes) -> None: ...
+
+    def change(self, changes: Sequence[tuple[bytes, bytes | None]]) -> None:
+        """Many puts, and deletes where the value is None: quicker than one by one."""
+        ...
 
     def __len__(self) -> int:
         """The number of changes."""

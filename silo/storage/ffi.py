@@ -31,7 +31,7 @@ import itertools
 import logging
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from ctypes import byref, memmove, string_at
 from typing import Any
 
@@ -62,6 +62,14 @@ class PlainCalls:
 
     def delete(self, batch: Any, key: bytes) -> None:
         batch.delete(key)
+
+    def change(self, batch: Any, changes: Iterable[tuple[bytes, bytes | None]]) -> None:
+        """Many puts, and deletes where the value is None."""
+        for key, value in changes:
+            if value is None:
+                self.delete(batch, key)
+            else:
+                self.put(batch, key, value)
 
     async def get(self, reader: Any, key: bytes) -> bytes | None:
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
@@ -169,6 +177,28 @@ class FastCalls(PlainCalls):
         self._delete(self._clone(batch), lowered, self._held_status_ref)
         if self._held_status.code:
             self._raise_held()
+
+    def change(self, batch: Any, changes: Iterable[tuple[bytes, bytes | None]]) -> None:
+        # `put` with all its parts in one loop: a tenth quicker, and a checkpoint is made of nothing else.
+        alloc, put, clone, status = self._alloc, self._put, self._clones[type(batch)], self._held_status_ref
+        handle, held_status, prefix = batch._handle, self._held_status, _length.pack
+        for key, value in changes:
+            if value is None:
+                self.delete(batch, key)
+                continue
+            if type(key) is not bytes or type(value) is not bytes:
+                raise TypeError("keys and values are bytes")
+            size = len(key) + 4
+            lowered = alloc(size, status)
+            memmove(lowered.data, prefix(size - 4) + key, size)
+            lowered.len = size
+            size = len(value) + 4
+            value_lowered = alloc(size, status)
+            memmove(value_lowered.data, prefix(size - 4) + value, size)
+            value_lowered.len = size
+            put(clone(handle, status), lowered, value_lowered, status)
+            if held_status.code:
+                self._raise_held()
 
     async def get(self, reader: Any, key: bytes) -> bytes | None:
         lowered = self._lower_bytes(key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from itertools import islice
 
 from sortedcontainers import SortedDict
@@ -20,6 +20,9 @@ class MemoryBatch:
 
     def delete(self, key: bytes) -> None:
         self.changes.append((key, None))
+
+    def change(self, changes: Sequence[tuple[bytes, bytes | None]]) -> None:
+        self.changes += changes
 
     def __len__(self) -> int:
         return len(self.changes)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from silo.errors import ConfigError, Corrupt, Fenced, SiloError, StoreFailed, again
@@ -75,6 +75,12 @@ class SlateBatch:
             raise ValueError("a key has at least one byte")
         calls.delete(self._inner, key)
         self._changes += 1
+
+    def change(self, changes: Sequence[tuple[bytes, bytes | None]]) -> None:
+        if not all(key for key, _ in changes):
+            raise ValueError("a key has at least one byte")
+        calls.change(self._inner, changes)
+        self._changes += len(changes)
 
     def taken(self) -> Any:
         """SlateDB's batch, which can be written once."""

@@ -466,3 +466,31 @@ def test_events_are_filtered_by_tenant_and_job(wanted, found):
         fact(ShardCreated),
     ]
     assert [matches(event, **wanted) for event in events] == found
+
+
+def test_reading_and_following_pass_over_what_is_not_asked_for():
+    async def main():
+        async with a_log() as (log, _):
+            for seq, tenant, job_id in ((1, "a", "x"), (2, "b", "x"), (3, "a", "y"), (4, "a", "x")):
+                log.append([stamped(fact(JobEnqueued, tenant=tenant, job_id=job_id), seq=seq)], 0)
+                await log.durable()
+            for wanted, found in (({"tenant": "a"}, [1, 3, 4]), ({"tenant": "a", "job_id": "x"}, [1, 4])):
+                read_ = [event.seq async for events in log.read(1, **wanted) for event in events]
+                assert read_ == found
+                following = log.follow(1, **wanted)
+                assert [(await anext(following))[0].seq for _ in found] == found
+
+    run(main())
+
+
+def test_a_follower_that_passes_over_everything_still_hears_of_what_comes():
+    async def main():
+        async with a_log() as (log, _):
+            await append(log, 3)
+            coming = asyncio.create_task(anext(log.follow(1, tenant="other")))
+            await turns()
+            assert not coming.done()
+            await log.append([stamped(fact(JobEnqueued, tenant="other"), seq=4)], 0)
+            assert [event.seq for event in await coming] == [4]
+
+    run(main())

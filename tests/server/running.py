@@ -6,8 +6,8 @@ async with running_node() as node:
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+import itertools
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,17 +19,7 @@ from silo.domain.tenants import DEFAULT_TENANT, tenant_hash
 from silo.server.node import Node
 from silo.server.service import SERVICE
 from silo.settings import Coordination, Database, Server, Settings, Tenancy
-
-IN_S = 30
-
-
-def run(main: Awaitable[Any]) -> Any:
-    """Run one test; one that hangs fails."""
-
-    async def limited() -> Any:
-        return await asyncio.wait_for(main, IN_S)
-
-    return asyncio.run(limited())
+from tests.serving import IN_S
 
 
 class RunningNode:
@@ -92,7 +82,7 @@ async def running_node(
         await node.stop()
 
 
-_places = iter(range(1_000_000))
+_places = itertools.count()
 
 
 def memory_settings(

@@ -8,7 +8,8 @@ import pytest
 from silo.errors import Invalid, ShardNotFound
 from silo.pb import silo_pb2 as pb
 from silo.server.interceptors import answering, streaming
-from tests.server.running import run, running_node
+from tests.server.running import running_node
+from tests.serving import run
 
 BAD_SHARD = pb.GetJobRequest(shard="no uuid")
 

@@ -8,11 +8,15 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
+from silo.domain.tenants import DEFAULT_TENANT
 from silo.errors import ConfigError, Fenced
 from silo.pb import silo_pb2 as pb
 from silo.server.node import Node
 from silo.settings import Coordination, Server
-from tests.server.running import memory_settings, run, running_node
+from silo.shard.jobs import JobName
+from silo.shard.reading import get_history
+from tests.server.running import memory_settings, running_node
+from tests.serving import run
 
 
 def test_a_job_goes_through_its_whole_life():
@@ -180,3 +184,41 @@ def test_tasks_are_dumped_with_their_names_and_places():
             assert reply.task_count == reply.dump.count("\n") + 1 - reply.dump.count("\n  ")
 
     run(dump())
+
+
+async def history(node, job_id):
+    """The callers in a job's history, oldest first."""
+    [opened] = node.node._opened
+    name = JobName(DEFAULT_TENANT, job_id)
+    last_seq = await opened.shard.execute(get_history, name)
+    return [(event.actor, event.method) for event in await opened.shard.log.history(last_seq)]
+
+
+def test_a_job_remembers_who_called_for_what():
+    async def live():
+        async with running_node() as node:
+            job = pb.EnqueueRequest(shard=node.shard, id="j1", task_group="g")
+            await node.call("Enqueue", job, [("x-silo-actor", "billing")])
+            lease = pb.LeaseTasksRequest(worker_id="w1", task_group="g", max_tasks=1)
+            await node.call("LeaseTasks", lease)
+            await node.call("CancelJob", pb.CancelJobRequest(shard=node.shard, id="j1"))
+            assert await history(node, "j1") == [
+                ("billing", "Enqueue"),
+                ("billing", "Enqueue"),
+                ("w1", "LeaseTasks"),
+                ("client", "CancelJob"),
+            ]
+
+    run(live())
+
+
+def test_a_large_payload_comes_back_as_it_was():
+    async def live():
+        async with running_node() as node:
+            payload = pb.SerializedBytes(msgpack=b"\xc6" + bytes(5 << 20))
+            await node.call(
+                "Enqueue", pb.EnqueueRequest(shard=node.shard, id="j1", task_group="g", payload=payload)
+            )
+            assert (await node.call("GetJob", pb.GetJobRequest(shard=node.shard, id="j1"))).payload == payload
+
+    run(live())

@@ -1,0 +1,106 @@
+"""`siloctl cluster`, `siloctl tenant` and `siloctl dump-tasks`: what is where, and what it is doing."""
+
+from __future__ import annotations
+
+import click
+
+from silo.cli.ctl.connection import Failed, Target, global_flags, pass_target, range_text, table
+from silo.domain.tenants import tenant_hash
+from silo.pb import silo_pb2 as pb
+
+
+@click.group()
+def cluster() -> None:
+    """Look at the cluster."""
+
+
+@cluster.command("info")
+@global_flags
+@pass_target
+def cluster_info(target: Target) -> None:
+    """List all shards, their ranges, and the nodes that have them."""
+    info = target.connect().cluster()
+    rows = [
+        [owner.shard_id, range_text(owner), owner.node_id or "-", owner.grpc_addr or "-"]
+        for owner in info.shard_owners
+    ]
+    target.show(
+        {
+            "num_shards": info.num_shards,
+            "this_node_id": info.this_node_id,
+            "this_grpc_addr": info.this_grpc_addr,
+            "shard_owners": [
+                {
+                    "shard_id": owner.shard_id,
+                    "node_id": owner.node_id,
+                    "grpc_addr": owner.grpc_addr,
+                    "range_start": owner.range_start,
+                    "range_end": owner.range_end,
+                }
+                for owner in info.shard_owners
+            ],
+        },
+        f"Cluster Information\n"
+        f"  Total shards: {info.num_shards}\n"
+        f"  Connected to: {info.this_node_id} ({info.this_grpc_addr})\n\n"
+        + table(["Shard", "Range", "Node ID", "gRPC Address"], rows),
+    )
+
+
+@click.group()
+def tenant() -> None:
+    """Find out where a tenant's jobs are."""
+
+
+@tenant.command("hash")
+@click.argument("tenant_id")
+@global_flags
+@pass_target
+def hash_of(target: Target, tenant_id: str) -> None:
+    """Compute a tenant's place on the hash line (no server needed)."""
+    place = tenant_hash(tenant_id)
+    target.show({"tenant_id": tenant_id, "hash": place}, place)
+
+
+@tenant.command()
+@click.argument("tenant_id")
+@global_flags
+@pass_target
+def locate(target: Target, tenant_id: str) -> None:
+    """Find the shard that owns a tenant, and the node that has it."""
+    place = tenant_hash(tenant_id)
+    for owner in target.connect().cluster().shard_owners:
+        if owner.range_start <= place and (not owner.range_end or place < owner.range_end):
+            break
+    else:
+        raise Failed(f"no shard covers the hash {place} of tenant '{tenant_id}'")
+    target.show(
+        {
+            "tenant_id": tenant_id,
+            "tenant_hash": place,
+            "shard_id": owner.shard_id,
+            "node_id": owner.node_id,
+            "grpc_addr": owner.grpc_addr,
+            "range_start": owner.range_start,
+            "range_end": owner.range_end,
+        },
+        f"Tenant Location\n"
+        f"  Tenant ID:   {tenant_id}\n"
+        f"  Tenant Hash: {place}\n"
+        f"  Shard ID:    {owner.shard_id}\n"
+        f"  Node ID:     {owner.node_id or '-'}\n"
+        f"  gRPC Addr:   {owner.grpc_addr or '-'}\n"
+        f"  Shard Range: {range_text(owner)}",
+    )
+
+
+@click.command("dump-tasks")
+@global_flags
+@pass_target
+def dump_tasks(target: Target) -> None:
+    """Show what every asyncio task of the connected node is waiting for."""
+    reply = target.connect().call("DumpTasks", pb.DumpTasksRequest())
+    target.show(
+        {"task_count": reply.task_count, "dump": reply.dump},
+        f"Async Task Dump ({reply.task_count} tasks)\n\n{reply.dump}",
+    )

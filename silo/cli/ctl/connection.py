@@ -1,0 +1,150 @@
+"""What all commands share: where to connect, as whom, and in which form to answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+import grpc
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from silo.pb import silo_pb2 as pb
+from silo.server.statuses import in_words
+
+SERVICE = pb.DESCRIPTOR.services_by_name["Silo"]
+MESSAGE_BYTES_MAX = 128 << 20
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Failed(click.ClickException):
+    """The command could not be carried out: `Error: <text>` on standard error, exit code 1."""
+
+
+class Target:
+    """The global flags, as given before or after the command."""
+
+    def __init__(self) -> None:
+        self.address = "http://localhost:7450"
+        self.tenant: str | None = None
+        self.json = False
+        self.auth_token: str | None = None
+
+    def show(self, values: Mapping[str, Any], text: str) -> None:
+        """Answer: the values if JSON was asked for, else the text."""
+        click.echo(json.dumps(values, indent=2, ensure_ascii=False) if self.json else text)
+
+    def connect(self) -> Connection:
+        """A connection to the node that the flags name."""
+        scheme, separator, rest = self.address.rpartition("://")
+        if separator and scheme != "http":
+            raise Failed(
+                f"address {self.address}: a Silo server speaks plain HTTP/2; give http://host:port or host:port"
+            )
+        return Connection(rest.rstrip("/"), self)
+
+
+def _kept(context: click.Context, option: click.Parameter, value: Any) -> None:
+    # A flag may stand before the command, behind it, or in both places; what is not given does not undo what is.
+    if value not in (None, False):
+        setattr(context.find_root().ensure_object(Target), str(option.name), value)
+
+
+def global_flags(function: Function) -> Function:
+    """Make a command or a group take the global flags."""
+    for flag in (
+        click.option(
+            "--auth-token", envvar="SILO_AUTH_TOKEN", help="Token that the server asks for.", **_KEPT
+        ),
+        click.option("--json", is_flag=True, help="Answer in JSON.", **_KEPT),
+        click.option("-t", "--tenant", help="Tenant that the job belongs to.", **_KEPT),
+        click.option(
+            "-a", "--address", help="Any node of the cluster; default http://localhost:7450.", **_KEPT
+        ),
+    ):
+        function = flag(function)
+    return function
+
+
+_KEPT: dict[str, Any] = {"expose_value": False, "callback": _kept}
+
+pass_target = click.make_pass_decorator(Target, ensure=True)
+
+
+class Connection:
+    """Calls to one node."""
+
+    def __init__(self, address: str, target: Target) -> None:
+        self.address = address
+        self._target = target
+        options = [("grpc.max_receive_message_length", MESSAGE_BYTES_MAX)]
+        self._channel = grpc.insecure_channel(address, options=options)
+
+    def call(self, rpc: str, request: Message) -> Any:
+        """The reply.  Raises Failed with the server's status."""
+        token = self._target.auth_token
+        reply: Any = GetMessageClass(SERVICE.methods_by_name[rpc].output_type)
+        method: Any = self._channel.unary_unary(
+            f"/{SERVICE.full_name}/{rpc}",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=reply.FromString,
+        )
+        try:
+            return method(request, metadata=[("authorization", f"Bearer {token}")] if token else [])
+        except grpc.RpcError as error:
+            text = in_words(error.code(), error.details() or "")
+            if error.code() is grpc.StatusCode.UNAVAILABLE and "connect" in text:
+                text += f"\nIs a server running at {self.address}?  Another one is named with --address"
+            raise Failed(text) from error
+
+    def cluster(self) -> pb.GetClusterInfoResponse:
+        """The cluster as this node knows it."""
+        info: pb.GetClusterInfoResponse = self.call("GetClusterInfo", pb.GetClusterInfoRequest())
+        return info
+
+    def owner_of(self, shard: str, *, or_this: bool = False) -> Connection:
+        """A connection to the node that has the shard.
+
+        Raises Failed if there is no such shard or nobody has it; with `or_this` this node will then do.
+        """
+        info = self.cluster()
+        owner = find_shard(info, shard)
+        if not owner.grpc_addr and not or_this:
+            raise Failed(_nobody_has(owner, info))
+        if owner.grpc_addr in ("", info.this_grpc_addr):
+            return self
+        return Connection(owner.grpc_addr, self._target)
+
+
+def find_shard(info: pb.GetClusterInfoResponse, shard: str) -> pb.ShardOwner:
+    """The shard with exactly this id.  Raises Failed."""
+    for owner in info.shard_owners:
+        if owner.shard_id == shard:
+            return owner
+    raise Failed(f"shard '{shard}' not found in cluster")
+
+
+def _nobody_has(owner: pb.ShardOwner, info: pb.GetClusterInfoResponse) -> str:
+    rings = sorted({ring for member in info.members for ring in member.placement_rings or ("default",)})
+    return (
+        f"shard `{owner.shard_id}` has no owner; its placement ring `{owner.placement_ring or 'default'}` has no members "
+        f"(members advertise: `{', '.join(rings) or '(none)'}`)"
+    )
+
+
+def range_text(owner: pb.ShardOwner) -> str:
+    """A shard's part of the hash line."""
+    return f"[{owner.range_start or '-∞'}, {owner.range_end or '+∞'})"
+
+
+def table(headings: list[str], rows: list[list[str]]) -> str:
+    """Columns as wide as their longest text."""
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    lines = [headings, ["-" * width for width in widths], *rows]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )

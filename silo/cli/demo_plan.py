@@ -1,0 +1,131 @@
+"""The jobs of the demo: what each is to go through, and how it must end.
+
+Every job may be tried again, also those that never fail by themselves: when the broker is killed between leasing a task and
+saying so, the task belongs to nobody until its lease runs out, and that costs the job one attempt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from enum import Enum
+
+import attrs
+import msgpack
+
+from silo.cli.demo_client import TASK_GROUP
+from silo.domain.jobs import JobStatus
+from silo.pb import silo_pb2 as pb
+
+TENANTS = ("bakery", "cinema", "dentist", "florist", "garage")
+PRIORITIES = (10, 50, 90)
+HASHES = 200
+"""How often a worker hashes the payload: about a tenth of a millisecond of real work."""
+
+
+class Kind(Enum):
+    """What a job goes through."""
+
+    PLAIN = "plain"
+    FLAKY = "flaky"
+    HOPELESS = "hopeless"
+    LATER = "later"
+    CALLED_OFF = "called off"
+    INTERRUPTED = "interrupted"
+
+
+IN_WORDS = {
+    Kind.PLAIN: "simply succeed",
+    Kind.FLAKY: "fail once or twice, are tried again with growing pauses, and succeed",
+    Kind.HOPELESS: "fail until no tries are left",
+    Kind.LATER: "are to start some seconds later",
+    Kind.CALLED_OFF: "are cancelled before they start",
+    Kind.INTERRUPTED: "is cancelled while a worker runs it",
+}
+
+ENDS = {
+    Kind.PLAIN: JobStatus.SUCCEEDED,
+    Kind.FLAKY: JobStatus.SUCCEEDED,
+    Kind.HOPELESS: JobStatus.FAILED,
+    Kind.LATER: JobStatus.SUCCEEDED,
+    Kind.CALLED_OFF: JobStatus.CANCELLED,
+    Kind.INTERRUPTED: JobStatus.CANCELLED,
+}
+
+
+@attrs.frozen(kw_only=True)
+class PlannedJob:
+    """One job.
+
+    Attributes:
+        fails: how many attempts of a run fail, as its worker will see to.
+        start_in_ms: how long after its enqueue it may start.
+    """
+
+    tenant: str
+    id: str
+    kind: Kind
+    priority: int
+    fails: int = 0
+    start_in_ms: int = 0
+
+    @property
+    def payload(self) -> bytes:
+        text = (
+            f"{self.tenant}/{self.id}: "
+            + "what the worker is to know, such as an address or a file name. " * 3
+        )
+        packed: bytes = msgpack.packb({"kind": self.kind.value, "fails": self.fails, "text": text})
+        return packed
+
+    def request(self, now_ms: int) -> pb.EnqueueRequest:
+        """The job as it is sent, without its shard."""
+        return pb.EnqueueRequest(
+            id=self.id,
+            tenant=self.tenant,
+            task_group=TASK_GROUP,
+            priority=self.priority,
+            start_at_ms=now_ms + self.start_in_ms if self.start_in_ms else 0,
+            retry_policy=pb.RetryPolicy(
+                retry_count=2 if self.kind is Kind.HOPELESS else 5,
+                initial_interval_ms=200,
+                max_interval_ms=5_000,
+                backoff_factor=2.0,
+            ),
+            payload=pb.SerializedBytes(msgpack=self.payload),
+            metadata={"kind": self.kind.value},
+        )
+
+
+def plan(jobs: int) -> list[PlannedJob]:
+    """So many jobs, of all kinds and tenants; the same at every run."""
+    return [_job(number) for number in range(jobs)]
+
+
+def _job(number: int) -> PlannedJob:
+    job = PlannedJob(
+        # A number that goes round five tenants while the kinds go round ten would give each tenant its own kinds.
+        tenant=TENANTS[number * 7 // 10 % len(TENANTS)],
+        id=f"job-{number:05}",
+        kind=Kind.PLAIN,
+        priority=PRIORITIES[number // 3 % len(PRIORITIES)],
+    )
+    if number == 10:
+        return attrs.evolve(job, kind=Kind.INTERRUPTED, priority=0)
+    if number % 10 == 3:
+        return attrs.evolve(job, kind=Kind.FLAKY, fails=1 + number // 10 % 2)
+    if number % 50 == 17:
+        return attrs.evolve(job, kind=Kind.HOPELESS, fails=99)
+    if number % 20 == 9:
+        return attrs.evolve(job, kind=Kind.LATER, start_in_ms=1_000 + number % 7 * 500)
+    if number % 50 == 31:
+        return attrs.evolve(job, kind=Kind.CALLED_OFF, start_in_ms=3_600_000)
+    return job
+
+
+def work(payload: bytes) -> bytes:
+    """What a worker makes of a job's payload: the result that it reports."""
+    digest = payload
+    for _ in range(HASHES):
+        digest = hashlib.sha256(digest).digest()
+    result: bytes = msgpack.packb({"sha256": digest.hex()})
+    return result

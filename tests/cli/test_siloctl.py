@@ -1,0 +1,242 @@
+"""`siloctl` against a real server in this process; the command itself runs in a thread beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+
+import pytest
+
+from silo.cli import siloctl
+from silo.cli.ctl.sql import as_text
+from silo.pb import silo_pb2 as pb
+from tests.server.running import running_node
+from tests.serving import run
+
+
+class Ran:
+    """What a command said, and its exit code."""
+
+    def __init__(self, code, out, err):
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def values(self):
+        assert self.code == 0, self.err
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def ctl(capsys):
+    def command(*arguments):
+        with pytest.raises(SystemExit) as exited:
+            siloctl.main(arguments)
+        said = capsys.readouterr()
+        return Ran(exited.value.code or 0, said.out, said.err)
+
+    return command
+
+
+def against_a_node(story, **node):
+    """Run `story(node, run_command)`; commands are run in a thread, as the node needs the event loop."""
+
+    async def main():
+        async with running_node(**node) as running:
+            await story(running)
+
+    run(main())
+
+
+def beside(ctl, node, *arguments):
+    return asyncio.to_thread(ctl, "--address", node.address, *arguments)
+
+
+async def enqueue(node, **fields):
+    await node.call(
+        "Enqueue", pb.EnqueueRequest(**{"shard": node.shard, "id": "j1", "task_group": "g", **fields})
+    )
+
+
+def test_cluster_info_lists_the_shards(ctl):
+    async def story(node):
+        told = (await beside(ctl, node, "cluster", "info", "--json")).values
+        assert told["num_shards"] == 2
+        assert [owner["grpc_addr"] for owner in told["shard_owners"]] == [node.address] * 2
+        text = (await beside(ctl, node, "cluster", "info")).out
+        assert "Cluster Information" in text
+        assert "[-∞, 8000000000000000)" in text
+
+    against_a_node(story, shards=2)
+
+
+def test_a_job_is_shown_and_moved_along(ctl):
+    async def story(node):
+        await enqueue(node, metadata={"k": "v"}, start_at_ms=1 << 45)
+
+        async def act(verb):
+            return (await beside(ctl, node, "job", verb, node.shard, "j1")).out
+
+        shown = (await beside(ctl, node, "--json", "job", "get", node.shard, "j1", "--attempts")).values
+        assert (shown["id"], shown["status"], shown["status_code"]) == ("j1", "scheduled", 0)
+        assert shown["metadata"] == {"k": "v"}
+        assert shown["attempts"] == []
+        assert "  Status:         scheduled\n" in await act("get")
+        assert await act("expedite") == "Job j1 expedited successfully\n"
+        assert await act("cancel") == "Job j1 cancelled successfully\n"
+        assert await act("restart") == "Job j1 restarted successfully\n"
+        again = await beside(ctl, node, "job", "restart", node.shard, "j1")
+        assert (again.code, again.out) == (1, "")
+        assert again.err == (
+            "Error: status: FailedPrecondition, "
+            'message: "cannot restart job j1: job is still in progress (status: Scheduled)"\n'
+        )
+        assert await act("cancel") == "Job j1 cancelled successfully\n"
+        told = await beside(ctl, node, "job", "delete", node.shard, "j1", "--json")
+        assert told.values == {"status": "deleted", "job_id": "j1"}
+
+    against_a_node(story)
+
+
+async def finish(node, **outcome):
+    await enqueue(node)
+    request = pb.LeaseTaskRequest(shard=node.shard, id="j1", worker_id="w")
+    task = (await node.call("LeaseTask", request)).task
+    await node.call("ReportOutcome", pb.ReportOutcomeRequest(shard=node.shard, task_id=task.id, **outcome))
+
+
+@pytest.mark.parametrize(
+    ("form", "shown"), [("hex", "93010203"), ("base64", "kwECAw=="), ("msgpack", "[\n  1,\n  2,\n  3\n]")]
+)
+def test_a_result_is_shown_in_the_form_that_is_asked_for(ctl, form, shown):
+    async def story(node):
+        await finish(node, success=pb.SerializedBytes(msgpack=b"\x93\x01\x02\x03"))
+        told = await beside(ctl, node, "--json", "job", "result", node.shard, "j1", "-f", form)
+        assert told.values["result"] == shown
+        assert told.values["status"] == "succeeded"
+
+    against_a_node(story)
+
+
+def test_a_failure_is_shown_with_its_code(ctl):
+    async def story(node):
+        await finish(node, failure=pb.Failure(code="E", data=pb.SerializedBytes(msgpack=b"\xc0")))
+        told = await beside(ctl, node, "job", "result", node.shard, "j1")
+        assert "Error Code: E\nError Data: c0" in told.out
+
+    against_a_node(story)
+
+
+def test_a_tenant_and_a_token_are_passed_on(ctl):
+    async def story(node):
+        shard = node.shard_of("acme")
+        token = [("authorization", "Bearer secret")]
+        request = pb.EnqueueRequest(shard=shard, id="j1", task_group="g", tenant="acme")
+        await node.call("Enqueue", request, token)
+        get = ("job", "get", shard, "j1")
+        assert "missing authorization header" in (await beside(ctl, node, *get)).err
+        flags = ("--auth-token", "secret")
+        assert "tenant id required" in (await beside(ctl, node, *flags, *get)).err
+        assert (await beside(ctl, node, *flags, *get, "-t", "acme")).code == 0
+        found = (await beside(ctl, node, *flags, "tenant", "locate", "acme", "--json")).values
+        assert found["shard_id"] == shard
+
+    against_a_node(story, shards=3, tenancy=True, auth_token="secret")
+
+
+def test_a_shard_is_looked_after(ctl):
+    async def story(node):
+        async def act(*arguments):
+            return (await beside(ctl, node, "shard", *arguments)).out.splitlines()[-1]
+
+        assert await act("flush", node.shard) == f"flushed shard {node.shard}"
+        assert await act("compact", node.shard) == f"full compaction submitted for shard {node.shard}"
+        assert await act("force-release", node.shard) == f"Force-released shard lease for {node.shard}"
+        assert await act("split-status", node.shard) == f"No split in progress for shard {node.shard}"
+        assert await act("configure", node.shard) == "  Current ring:  (default)"
+        refused = await beside(ctl, node, "shard", "split", node.shard, "--auto")
+        assert refused.code == 1
+        assert "split request failed: not supported by this backend" in refused.err
+
+    against_a_node(story)
+
+
+@pytest.mark.parametrize(
+    ("selectors", "text"),
+    [
+        ([], "one of --at <tenant-id>, --at-hash <hash>, or --auto must be specified"),
+        (["--auto", "--at", "t"], "--at, --at-hash, and --auto are mutually exclusive"),
+        (
+            ["--at-hash", "12"],
+            "invalid --at-hash '12': expected a 16-character hex hash (from `siloctl tenant hash`)",
+        ),
+    ],
+)
+def test_a_split_needs_one_place(ctl, selectors, text):
+    failed = ctl("shard", "split", "s", *selectors)
+    assert (failed.code, failed.err) == (1, f"Error: {text}\n")
+
+
+def test_an_unknown_shard_is_not_found(ctl):
+    async def story(node):
+        failed = await beside(ctl, node, "job", "get", "0", "j1")
+        assert (failed.code, failed.err) == (1, "Error: shard '0' not found in cluster\n")
+
+    against_a_node(story)
+
+
+def test_sql_says_that_the_server_has_none(ctl):
+    async def story(node):
+        failed = await beside(ctl, node, "query", node.shard, "SELECT 1")
+        assert failed.code == 1
+        assert failed.err.startswith("Error: status: Unimplemented")
+
+    against_a_node(story)
+
+
+def test_tasks_are_dumped(ctl):
+    async def story(node):
+        assert "Async Task Dump (" in (await beside(ctl, node, "dump-tasks")).out
+
+    against_a_node(story)
+
+
+def test_a_server_that_is_not_there_is_an_error_with_a_way_out(ctl):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    failed = ctl("-a", address, "cluster", "info")
+    assert failed.code == 1
+    assert failed.err.startswith("Error: status: Unavailable")
+    assert "--address" in failed.err
+
+
+def test_the_hash_of_a_tenant_needs_no_server(ctl):
+    assert ctl("tenant", "hash", "tenant-a").out == "24cbcbec76c2694a\n"
+    assert ctl("tenant", "hash", "-", "--json").values == {"tenant_id": "-", "hash": "7a162ebe4ce6fc55"}
+
+
+def test_a_configuration_is_checked_without_a_server(ctl, tmp_path):
+    config = tmp_path / "silo.toml"
+    config.write_text("[server]\ndev_mode = 3\n")
+    failed = ctl("validate-config", "-c", str(config))
+    assert failed.code == 1
+    assert failed.out.startswith("Config error: ")
+    assert failed.err.startswith("Error: Config validation failed: ")
+    config.write_text("[server]\n")
+    assert ctl("--json", "validate-config", "-c", str(config)).values["status"] == "valid"
+
+
+def test_a_wrong_call_has_an_exit_code_of_its_own(ctl):
+    assert ctl("job", "get", "only-a-shard").code == 2
+
+
+def test_rows_of_sql_are_cut_and_aligned():
+    text = as_text(["id", "größe"], [{"id": "j1", "größe": 3}, {"id": "ü" * 20, "größe": None}])
+    assert text.splitlines() == [
+        "              id |            größe",
+        "---------------- | ----------------",
+        "              j1 |                3",
+        f"{'ü' * 16} |             null",
+        "",
+        "2 row(s) returned",
+    ]
