@@ -14,7 +14,6 @@ look afterwards.  The files beside this one are its parts:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import shutil
@@ -23,7 +22,7 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +33,7 @@ from silo.cli.demo_audit import Audit, Outage, audit
 from silo.cli.demo_client import Client
 from silo.cli.demo_plan import IN_WORDS, TENANTS, Kind, PlannedJob, plan
 from silo.cli.demo_processes import DemoFailed, Processes, Started, processes
-from silo.cli.demo_screen import Figures, Screen, in_words
-from silo.errors import SiloError
+from silo.cli.demo_screen import Figures, Screen
 from silo.pb import silo_pb2 as pb
 from silo.settings import load
 
@@ -49,7 +47,9 @@ INTERRUPTED = 130
 
 
 @click.command()
-@click.option("--jobs", type=click.IntRange(100, 100_000), default=3000, show_default=True, help="How many jobs.")
+@click.option(
+    "--jobs", type=click.IntRange(100, 100_000), default=3000, show_default=True, help="How many jobs."
+)
 @click.option(
     "--data",
     type=click.Path(file_okay=False, path_type=Path),
@@ -70,19 +70,37 @@ def demo(jobs: int, data: Path) -> None:
         home = fresh_home(data)
         asyncio.run(interruptible(Demo(home, data, plan(jobs)).run()))
     except asyncio.CancelledError:
-        click.echo(f"Interrupted. All processes of the demo have been stopped; what they wrote is in {data}.", err=True)
+        click.echo(
+            f"Interrupted: all processes of the demo are stopped, and what they wrote is in {data}.", err=True
+        )
         sys.exit(INTERRUPTED)
-    except DemoFailed as error:
-        click.echo(f"The demo failed: {error}", err=True)
+    except (DemoFailed, ExceptionGroup) as failure:
+        click.echo(f"The demo failed: {in_words(failure)}", err=True)
         sys.exit(1)
+
+
+def in_words(failure: Exception) -> str:
+    """What went wrong first.  Raises the failure again if it is a bug."""
+    while isinstance(failure, ExceptionGroup):
+        failure = failure.exceptions[0]
+    if isinstance(failure, grpc.aio.AioRpcError):
+        return f"the broker answered {failure.code().name}: {failure.details()}"
+    if isinstance(failure, DemoFailed):
+        return str(failure)
+    raise failure
 
 
 async def interruptible(main: Coroutine[Any, Any, None]) -> None:
     """Run `main`; Ctrl-C, SIGTERM and a closed terminal cancel it, once, so that it can clean up."""
     task = asyncio.ensure_future(main)
     loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        if not task.cancelling():
+            task.cancel()
+
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, task.cancel)
+        loop.add_signal_handler(number, stop)
     await task
 
 
@@ -98,7 +116,9 @@ def fresh_home(data: Path) -> Path:
             raise DemoFailed(f"{data} exists and is not from a demo; choose another place with --data")
         address = load(config, {}).settings.server.grpc_addr
         if is_listening(address):
-            raise DemoFailed(f"a server listens on {address}, which may be using {data}; stop it first, or give --data")
+            raise DemoFailed(
+                f"a server listens on {address}, which may be using {data}; stop it first, or give --data"
+            )
         shutil.rmtree(home)
     home.mkdir(parents=True, exist_ok=True)
     return home
@@ -155,14 +175,214 @@ class Demo:
 
     def __init__(self, home: Path, shown: Path, jobs: Sequence[PlannedJob]) -> None:
         self.jobs = jobs
+        self.home = home
+        self.shown = shown
+        self.config = write_config(home)
+        self.settings = load(self.config, {}).settings
+        self.screen = Screen(len(jobs))
         self.acknowledged: list[PlannedJob] = []
         self.called_off = 0
         self.tallies: dict[str, dict[str, int]] = {}
         self.half = asyncio.Event()
-        self.shown = shown
-        self.config = write_config(home)
-        self.settings = load(self.config, {}).settings
-        self.address = self.settings.server.grpc_addr
-        self.client = Client(self.address, actor="demo")
-        self.processes = processes(home)
-        self.screen = Screen(len(jobs))
+
+    async def run(self) -> None:
+        self._introduce()
+        self.client = Client(self.settings.server.grpc_addr, actor="demo")
+        try:
+            async with processes(self.home) as running:
+                outage = await self._run(running)
+        finally:
+            await self.client.close()
+        self.screen.step("workers and broker stopped; now their databases are opened to see what is in them")
+        found = await audit(self.settings, self.acknowledged, outage)
+        if found.problems:
+            raise DemoFailed("".join(f"\n  - {problem}" for problem in found.problems))
+        self._conclude(found, outage)
+
+    async def _run(self, running: Processes) -> Outage:
+        await self._start_broker(running)
+        for number in range(1, WORKERS + 1):
+            await running.start_worker(self.settings.server.grpc_addr, f"worker-{number}")
+        pids = ", ".join(str(worker.pid) for worker in running.workers)
+        self.screen.step(f"{WORKERS} workers started (pids {pids})")
+
+        with self.screen.bar():
+            async with asyncio.TaskGroup() as group:
+                watching = [group.create_task(self._follow(worker)) for worker in running.workers]
+                watching.append(group.create_task(self._show()))
+                outage = await self._go_through(running)
+                for task in watching:
+                    task.cancel()
+            self.screen.show(self._figures())
+        self.screen.step(f"all {len(self.jobs):,} jobs have ended, says the broker")
+        await running.stop_workers()
+        code = await running.stop_broker()
+        if code:
+            raise running.broker.why_ended()
+        return outage
+
+    async def _start_broker(self, running: Processes) -> None:
+        broker = await running.start_broker(self.config)
+        await broker.or_ended(self.client.connect())
+        shards = self.settings.coordination.initial_shard_count
+        self.screen.step(
+            f"broker started (pid {broker.pid}): gRPC on {self.settings.server.grpc_addr}, {shards} shards, fsync on"
+        )
+
+    # --- what happens --------------------------------------------------------------------------------------------------------
+
+    async def _go_through(self, running: Processes) -> Outage:
+        """Enqueue everything, kill the broker half-way, and wait until every job has ended."""
+        interrupted = [job for job in self.jobs if job.kind is Kind.INTERRUPTED]
+        others = iter([job for job in self.jobs if job.kind is not Kind.INTERRUPTED])
+        async with asyncio.TaskGroup() as group:
+            crash = group.create_task(self._crash(running))
+            for job in interrupted:
+                group.create_task(self._interrupt(job))
+            for _ in range(LANES):
+                group.create_task(self._enqueue(others))
+        await self._all_ended()
+        return crash.result()
+
+    async def _enqueue(self, jobs: Iterator[PlannedJob]) -> None:
+        for job in jobs:
+            await self.client.enqueue(job.request(now_ms()))
+            self._acknowledge(job)
+            if job.kind is Kind.CALLED_OFF:
+                await self.client.cancel(job.tenant, job.id)
+                self.called_off += 1
+
+    async def _interrupt(self, job: PlannedJob) -> None:
+        """Enqueue a job, wait until a worker runs it, and cancel it."""
+        await self.client.enqueue(job.request(now_ms()))
+        self._acknowledge(job)
+        while await self.client.status(job.tenant, job.id) != pb.JOB_STATUS_RUNNING:
+            await asyncio.sleep(0.05)
+        await self.client.cancel(job.tenant, job.id)
+
+    def _acknowledge(self, job: PlannedJob) -> None:
+        self.acknowledged.append(job)
+        if len(self.acknowledged) >= len(self.jobs) / 2:
+            self.half.set()
+
+    async def _crash(self, running: Processes) -> Outage:
+        """When half of the jobs are in, kill the broker without warning and start it again."""
+        await self.half.wait()
+        figures = self._figures()
+        killed_ms = now_ms()
+        await running.broker.kill()
+        self.screen.step(
+            f"[bold red]SIGKILL to the broker[/] (pid {running.broker.pid}), with {figures.enqueued:,} jobs acknowledged "
+            f"and {figures.ended:,} ended"
+        )
+        broker = await running.start_broker(self.config)
+        self.screen.step(
+            f"broker started again (pid {broker.pid}); client and workers send their calls again until it answers"
+        )
+        # Not over the client's own connection, which waits a little longer with each try that fails.
+        probe = Client(self.settings.server.grpc_addr, actor="demo")
+        await broker.or_ended(probe.connect())
+        back_ms = now_ms()
+        await probe.close()
+        self.screen.step(
+            f"[bold green]the broker answers again[/], {(back_ms - killed_ms) / 1000:.1f} s after the kill"
+        )
+        return Outage(killed_ms, back_ms)
+
+    async def _all_ended(self) -> None:
+        """Wait until the broker has no job that has not ended."""
+        patience_s = 45 + len(self.jobs) / 100
+        try:
+            async with asyncio.timeout(patience_s):
+                while True:
+                    total, ended = await self.client.totals()
+                    if total == ended == len(self.jobs):
+                        return
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            raise DemoFailed(
+                f"{total - ended:,} of {total:,} jobs have not ended after {patience_s:.0f} s more"
+            ) from None
+
+    # --- how far it is ---------------------------------------------------------------------------------------------------------
+
+    async def _follow(self, worker: Started) -> None:
+        """Note what a worker tells.  Raises DemoFailed if it ends."""
+        async for line in worker.stdout:
+            self.tallies[worker.name] = json.loads(line)
+        await worker.process.wait()
+        raise worker.why_ended()
+
+    async def _show(self) -> None:
+        while True:
+            self.screen.show(self._figures())
+            await asyncio.sleep(0.1)
+
+    def _figures(self) -> Figures:
+        sums: Counter[str] = Counter()
+        for tally in self.tallies.values():
+            sums.update(tally)
+        return Figures(
+            enqueued=len(self.acknowledged),
+            succeeded=sums["succeeded"],
+            failed=sums["failed"],
+            cancelled=sums["cancelled"] + self.called_off,
+            retries=sums["retries"],
+        )
+
+    # --- in words --------------------------------------------------------------------------------------------------------------
+
+    def _introduce(self) -> None:
+        kinds = Counter(job.kind for job in self.jobs)
+        say = self.screen.say
+        say(
+            f"[bold]Silo demo[/]: {len(self.jobs):,} jobs of {len(TENANTS)} tenants, {WORKERS} workers, and a broker that is "
+            "killed half-way.\n"
+            f"All data, logs and the configuration go to a new directory, {self.shown}.\n"
+        )
+        for kind, count in kinds.items():
+            say(f"  {count:6,} {IN_WORDS[kind]}")
+        say()
+
+    def _conclude(self, found: Audit, outage: Outage) -> None:
+        say, jobs = self.screen.say, self.jobs
+        results = sum(bool(life.result) for life in found.lives.values())
+        say(f"\n[bold]What the shards' own logs ({found.events:,} events) and rows say[/]\n")
+        say(
+            f"  ok  each of {len(self.acknowledged):,} acknowledged jobs is in the log once, and ended once, as planned"
+        )
+        say(f"  ok  {results:,} results are what the payloads lead to")
+        say("  ok  the rows count what the log tells\n")
+        self.screen.counts(found)
+
+        sent_again = self.client.sent_again + sum(tally["sent_again"] for tally in self.tallies.values())
+        expired = sum(life.expired for life in found.lives.values())
+        say("\n[bold]The outage[/]\n")
+        say(
+            f"  {(outage.back_ms - outage.killed_ms) / 1000:.1f} s from the kill to the first answer of the new process"
+        )
+        say(f"  {sent_again:,} calls had no answer, were sent again, and took effect once")
+        if expired:
+            say(
+                f"  {expired:,} attempts were leased in replies that died with the broker: their leases ran out, and others followed"
+            )
+
+        say("\n[bold]Speed[/], of everything together on this machine\n")
+        say(
+            f"  {len(jobs) / found.seconds():,.0f} jobs/s from the first enqueue to the last end, outage and waiting included"
+        )
+        say(f"  {found.in_the_busiest_second():,} jobs ended in the busiest second\n")
+        self.screen.waits(found, jobs, outage)
+
+        say("\n[bold]The life of one job that was tried again[/], as its shard's log has it\n")
+        self.screen.history(found.story, outage)
+
+        silo = "silo" if shutil.which("silo") else sys.argv[0]
+        say("\n[bold]Next[/]\n")
+        say(f"  {silo} serve -c {self.shown / CONFIG}   a broker on these data")
+        say(f"  {silo} serve   a broker of your own, its data in ./silo-data")
+        say("  docs/how-it-works.md   what happened here, and why nothing was lost")
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000

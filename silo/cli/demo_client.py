@@ -106,10 +106,11 @@ class Client:
         status: pb.JobStatus = reply.status
         return status
 
-    async def unended(self) -> int:
-        """How many jobs the broker has that have not ended."""
+    async def totals(self) -> tuple[int, int]:
+        """How many jobs the broker has, and how many of them have ended."""
         info = await self.call("GetNodeInfo", pb.GetNodeInfoRequest())
-        return sum(shard.total_jobs - shard.completed_jobs for shard in info.owned_shards)
+        shards = info.owned_shards
+        return sum(shard.total_jobs for shard in shards), sum(shard.completed_jobs for shard in shards)
 
     # --- for those who do the work ---------------------------------------------------------------------------------------
 

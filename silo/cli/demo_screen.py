@@ -5,10 +5,11 @@ On a terminal the bar moves; elsewhere, and where CI=true, a plain line says eve
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import attrs
 from rich.console import Console
@@ -88,20 +89,24 @@ class Screen:
         """Something that happened just now."""
         self._console.print(f"[dim]{self._elapsed():6.1f} s[/]  {text}")
 
-    def begin(self) -> None:
-        """Show the bar, where there is a terminal for it."""
+    @contextlib.contextmanager
+    def bar(self) -> Iterator[None]:
+        """The bar, for as long as the block lasts, where there is a terminal for it."""
         if self._console.is_terminal:
             self._bar.start()
-
-    def end(self) -> None:
-        self._bar.stop()
+        try:
+            yield
+        finally:
+            self._bar.stop()
 
     def show(self, figures: Figures) -> None:
         """How far things are; may be called as often as one likes."""
         per_second = self._per_second(figures.ended)
         if self._console.is_terminal:
             self._bar.update(self._enqueued, completed=figures.enqueued)
-            self._bar.update(self._ended, completed=figures.ended, more=f"{figures}  [bold]{per_second:,} jobs/s[/]")
+            self._bar.update(
+                self._ended, completed=figures.ended, more=f"{figures}  [bold]{per_second:,} jobs/s[/]"
+            )
         elif self._elapsed() - self._told_at >= PLAIN_EVERY_S and figures != self._told:
             self._told_at, self._told = self._elapsed(), figures
             self.step(
@@ -129,7 +134,9 @@ class Screen:
         table = _table("tenant", "in shard", *(f">{status.kind.lower()}" for status in statuses), ">all")
         for tenant in found.counts:
             counts = [found.count(tenant, status) for status in statuses]
-            table.add_row(tenant, found.owners[tenant][:8], *(f"{count:,}" for count in counts), f"{sum(counts):,}")
+            table.add_row(
+                tenant, found.owners[tenant][:8], *(f"{count:,}" for count in counts), f"{sum(counts):,}"
+            )
         totals = [sum(found.count(tenant, status) for tenant in found.counts) for status in statuses]
         table.add_section()
         table.add_row("all", "", *(f"{total:,}" for total in totals), f"{sum(totals):,}")
@@ -154,7 +161,14 @@ class Screen:
             if not killed and began_ms < outage.killed_ms < event.time_ms:
                 killed = True
                 after = f"{outage.killed_ms - began_ms:,} ms"
-                table.add_row("", after, "[red]broker killed[/]", "nothing written, this is not an event", "", style="dim")
+                table.add_row(
+                    "",
+                    after,
+                    "[red]broker killed[/]",
+                    "nothing written, this is not an event",
+                    "",
+                    style="dim",
+                )
             by = f"{event.actor} ({event.method})" if event.method else event.actor
             after = f"{event.time_ms - began_ms:,} ms"
             table.add_row(f"#{event.seq}", after, type(event).__name__, escape(_details(event)), escape(by))
@@ -165,14 +179,19 @@ def _table(*headings: str) -> Table:
     """A table; the columns whose heading begins with `>` are figures."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for heading in headings:
-        table.add_column(heading.removeprefix(">"), justify="right" if heading[:1] == ">" else "left", no_wrap=True)
+        table.add_column(
+            heading.removeprefix(">"), justify="right" if heading[:1] == ">" else "left", no_wrap=True
+        )
     return table
 
 
 def _percentiles(values: Sequence[int]) -> tuple[str, str, str, str]:
     if not values:
         return "0", "", "", ""
-    return (f"{len(values):,}", *(f"{values[int((len(values) - 1) * part)]:,} ms" for part in (0.5, 0.99, 1.0)))
+    return (
+        f"{len(values):,}",
+        *(f"{values[int((len(values) - 1) * part)]:,} ms" for part in (0.5, 0.99, 1.0)),
+    )
 
 
 def _details(event: Event) -> str:
@@ -183,7 +202,9 @@ def _details(event: Event) -> str:
             return f"{event.tenant}/{event.job_id}, priority {event.spec.priority}{tries}"
         case ChainStarted():
             wait_ms = event.start_ms - event.time_ms
-            return f"attempt {event.attempt}, " + (f"not before {wait_ms:,} ms from now" if wait_ms > 0 else "ready at once")
+            return f"attempt {event.attempt}, " + (
+                f"not before {wait_ms:,} ms from now" if wait_ms > 0 else "ready at once"
+            )
         case TaskLeased():
             return f"attempt {event.attempt}, lease of {event.expires_ms - event.time_ms:,} ms"
         case LeaseRenewed():
@@ -196,8 +217,3 @@ def _details(event: Event) -> str:
             return f"attempt {event.attempt}, result of {len(event.result)} bytes"
         case _:
             return ""
-
-
-def in_words(counts: Mapping[str, int]) -> str:
-    """Counts as a list: `2,000 simply succeed; 300 fail once`."""
-    return "; ".join(f"{count:,} {what}" for what, count in counts.items())

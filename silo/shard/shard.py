@@ -147,6 +147,7 @@ class Shard:
         self._checkpointing = asyncio.Lock()
         self._failed = _Failure()
         self._room = asyncio.Event()
+        self._waiting_for_room = 0
         self._life: asyncio.Task[None] | None = None
         self._db: Database | None = None
         self._log: Log | None = None
@@ -175,7 +176,7 @@ class Shard:
         """
         log = self._admit()
         while not self._room.is_set():
-            await self._room.wait()
+            await self._wait_for_room()
             log = self._admit()
         while True:
             draft = self._draft(log, caller)
@@ -217,11 +218,18 @@ class Shard:
         if self.stage is not Stage.SERVING or log is None:
             raise ShardNotReady(f"shard {self.shard_id} is {self.stage.value}; try again")
         if (
-            log.pending_commands >= self._options.pending_commands_max
+            log.pending_commands + self._waiting_for_room >= self._options.pending_commands_max
             or log.pending_bytes >= self._options.pending_bytes_max
         ):
             raise Busy("too many commands are waiting to become durable; try again")
         return log
+
+    async def _wait_for_room(self) -> None:
+        self._waiting_for_room += 1
+        try:
+            await self._room.wait()
+        finally:
+            self._waiting_for_room -= 1
 
     def _draft(self, log: Log, caller: Caller) -> Draft:
         return Draft(
@@ -445,10 +453,16 @@ class Shard:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(interval_s):
                     await self._checkpoint_wanted.wait()
-            await self.checkpoint()
+            await self._checkpoint()
 
     async def checkpoint(self) -> None:
         """Write a checkpoint now; see checkpoint.py for the steps.  Raises what the store raised; the shard opens again."""
+        # In a task of its own: half a checkpoint must not be left behind by a caller that goes away.
+        work = asyncio.create_task(self._checkpoint(), name=f"checkpoint {self.shard_id}")
+        work.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.shield(work)
+
+    async def _checkpoint(self) -> None:
         async with self._checkpointing:
             db, log, rows, failed = self._db, self._log, self.rows, self._failed
             if db is None or log is None:

@@ -43,11 +43,12 @@ class Nodes:
     """Starts nodes on one event loop, and stops them all at the end."""
 
     def __init__(self) -> None:
-        self._runner = asyncio.Runner()
+        # Not an asyncio.Runner, which writes out every result: seconds for a large one.
+        self._loop = asyncio.new_event_loop()
         self._running: list[Any] = []
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        return self._runner.run(asyncio.wait_for(coroutine, IN_S))
+        return self._loop.run_until_complete(asyncio.wait_for(coroutine, IN_S))
 
     def start(self, **options: Any) -> Silo:
         running = running_node(**options)
@@ -58,7 +59,9 @@ class Nodes:
     def stop(self) -> None:
         for running in self._running:
             self.run(running.__aexit__(None, None, None))
-        self._runner.close()
+        self.run(self._loop.shutdown_asyncgens())
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._loop.close()
 
 
 class Silo:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from google.protobuf.message_factory import GetMessageClass
 from grpc import StatusCode
@@ -64,9 +66,12 @@ def test_who_has_the_token_may_call(guarded):
 
 @pytest.mark.parametrize("value", [b"Bearer \xff", b"\x07"])
 def test_a_header_that_is_no_text_is_told_apart(guarded, value):
-    with Connection(guarded.node.address) as connection:
-        answer = connection.answer_headers("/silo.v1.Silo/GetClusterInfo", {b"authorization": value})
+    def ask() -> bytes:
+        with Connection(guarded.node.address) as connection:
+            return connection.answer_headers("/silo.v1.Silo/GetClusterInfo", {b"authorization": value})
 
+    # The server's event loop runs while this waits in a thread.
+    answer = guarded.nodes.run(asyncio.to_thread(ask))
     assert b"invalid authorization header" in answer
     # The status is UNAUTHENTICATED.
     assert b"grpc-status\x0216" in answer

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from grpc import StatusCode
 from grpc.aio import AioRpcError
@@ -9,6 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
 from silo.pb import silo_pb2 as pb
+from silo.settings import Server
 from tests.conformance.client import Silo, data
 from tests.conformance.raw_http2 import Connection
 
@@ -19,9 +22,12 @@ MIB = 1 << 20
 
 
 def test_a_client_that_pings_without_pause_and_calls_nothing_stays_connected(silo):
-    with Connection(silo.node.address) as connection:
-        for number in range(200):
-            connection.ping(b"%08d" % number)
+    def ping() -> None:
+        with Connection(silo.node.address) as connection:
+            for number in range(200):
+                connection.ping(b"%08d" % number)
+
+    silo.nodes.run(asyncio.to_thread(ping))
 
 
 def test_metadata_that_the_server_does_not_know_is_ignored(silo):
@@ -60,8 +66,6 @@ def test_a_job_of_a_hundred_megabytes_is_accepted_and_told(nodes):
 
 
 def test_a_message_beyond_the_bound_is_refused_and_the_connection_goes_on(nodes):
-    from silo.settings import Server
-
     server = nodes.start(server=Server(grpc_addr="127.0.0.1:0", max_message_bytes=MIB))
     fields = server.job_fields(payload=data(bytes(MIB + 1)))
 

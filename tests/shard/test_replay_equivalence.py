@@ -110,7 +110,8 @@ class Job:
     start_ms: int = 0
     order: int = 0
     task_id: str = ""
-    expires_ms: int = 0
+    logged_ms: int = 0
+    renewed_ms: int = 0
     forget_ms: int | None = None
 
 
@@ -121,6 +122,7 @@ class Model:
         self.jobs: dict[JobName, Job] = {}
         self.chains = 0
         self.now_ms = NOW
+        self.no_expiry_before_ms = 0
 
     def job(self, name: JobName, *statuses: JobStatus) -> Job:
         job = self.jobs.get(name)
@@ -158,7 +160,8 @@ class Model:
 
     def lease(self, name: JobName, task_id: str) -> None:
         job = self.jobs[name]
-        job.status, job.task_id, job.expires_ms = JobStatus.RUNNING, task_id, self.now_ms + LEASE_MS
+        job.status, job.task_id = JobStatus.RUNNING, task_id
+        job.logged_ms, job.renewed_ms = self.now_ms + LEASE_MS, 0
         job.outcomes.append(AttemptStatus.RUNNING)
 
     def report(self, job: Job, outcome: AttemptStatus) -> None:
@@ -171,6 +174,19 @@ class Model:
             self.end(job, JobStatus.FAILED)
         else:
             self.set_out(job, job.policy.next_attempt_ms(self.now_ms, job.relative), job.relative + 1)
+
+    def heartbeat(self, job: Job) -> None:
+        expires_ms = self.now_ms + LEASE_MS
+        if expires_ms - job.logged_ms >= LEASE_MS // 2:
+            job.logged_ms = expires_ms
+        else:
+            job.renewed_ms = expires_ms
+
+    def reopened(self) -> None:
+        """What is in memory only is forgotten, and every lease gets a full one."""
+        self.no_expiry_before_ms = self.now_ms + LEASE_MS
+        for job in self.jobs.values():
+            job.renewed_ms = 0
 
     def cancel(self, name: JobName) -> None:
         job = self.job(name, JobStatus.SCHEDULED, JobStatus.RUNNING, JobStatus.CANCELLED)
@@ -212,8 +228,10 @@ class Model:
 
     def due(self) -> None:
         for job in self.jobs.values():
-            if job.status is JobStatus.RUNNING and job.expires_ms <= self.now_ms:
-                self.report(job, AttemptStatus.CANCELLED if job.cancelled else AttemptStatus.FAILED)
+            if job.status is JobStatus.RUNNING and job.logged_ms <= self.now_ms:
+                job.logged_ms = max(job.logged_ms, job.renewed_ms, self.no_expiry_before_ms)
+                if job.logged_ms <= self.now_ms:
+                    self.report(job, AttemptStatus.CANCELLED if job.cancelled else AttemptStatus.FAILED)
         self.jobs = {
             name: job
             for name, job in self.jobs.items()
@@ -235,8 +253,8 @@ class World:
         options = ShardOptions(rules=RULES, checkpoint_interval_ms=3_600_000)
         self.shard = Shard("shard", self.open_it, options=options, now_ms=self.clock, ids=self.ids)
         await self.shard.open()
-        for job in self.model.jobs.values():
-            job.expires_ms = max(job.expires_ms, self.shard.now_ms() + LEASE_MS)
+        self.model.now_ms = self.shard.now_ms()
+        self.model.reopened()
 
     async def ask(self, decide: Any, command: Any) -> Any:
         """Ask the shard; a refusal is a reply too."""
@@ -290,7 +308,7 @@ class World:
                 self.agree(reply, model.job, name, JobStatus.RUNNING)
                 if not isinstance(reply, Refused):
                     assert (reply is not None) == job.cancelled
-                    job.expires_ms = max(job.expires_ms, model.now_ms + LEASE_MS)
+                    model.heartbeat(job)
             case "cancel", (name,):
                 self.agree(await self.ask(cancel, name), model.cancel, name)
             case "restart", (name,):

@@ -515,7 +515,6 @@ def test_commands_are_served_while_a_checkpoint_is_written():
     run(main())
 
 
-@pytest.mark.xfail(reason="what was frozen stays so, and the next checkpoint fails", raises=AssertionError)
 def test_a_checkpoint_whose_caller_goes_away_hinders_no_later_one():
     async def main():
         db = Watched(MemoryDatabase())

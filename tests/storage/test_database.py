@@ -40,6 +40,7 @@ ranges = st.tuples(keys, keys, st.integers(0, 12), st.booleans())
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("write"), changes),
+        st.tuples(st.just("change"), changes),
         st.tuples(st.just("get"), keys),
         st.tuples(st.just("scan"), ranges),
         st.tuples(st.just("pages"), ranges),
@@ -53,6 +54,11 @@ steps = st.lists(
 async def outcome(database: Database, readers: list[Reader], step) -> object:
     """What the step answers, asked of the database and of every snapshot taken so far."""
     match step:
+        case "change", what:
+            batch = database.batch()
+            batch.change(what)
+            await database.write(batch)
+            return len(batch)
         case "write", what:
             batch = database.batch()
             for key, value in what:
