@@ -92,10 +92,11 @@ class Audit:
     def count(self, tenant: str, status: JobStatus) -> int:
         return self.counts[tenant].by_status[status]
 
-    def seconds(self) -> float:
-        """From the first enqueue to the last end."""
-        first = min(life.enqueued_ms for life in self.lives.values())
-        return max(max(life.ended_ms for life in self.lives.values()) - first, 1) / 1000
+    def seconds_until(self, part: float) -> float:
+        """How long after the first enqueue this part of all jobs had ended."""
+        first_ms = min(life.enqueued_ms for life in self.lives.values())
+        ends_ms = sorted(life.ended_ms for life in self.lives.values())
+        return max(ends_ms[int((len(ends_ms) - 1) * part)] - first_ms, 1) / 1000
 
     def in_the_busiest_second(self) -> int:
         """How many jobs ended in the second in which most did."""

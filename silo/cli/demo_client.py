@@ -46,7 +46,7 @@ class Client:
     def __init__(self, address: str, *, actor: str) -> None:
         self.sent_again = 0
         self._channel = grpc.aio.insecure_channel(address, options=CHANNEL)
-        self._stub: Any = SiloStub(self._channel)  # type: ignore[no-untyped-call]
+        self._stub: Any = SiloStub(self._channel)
         self._metadata = (("x-silo-actor", actor),)
         self._owners: list[pb.ShardOwner] = []
 

@@ -7,6 +7,7 @@ saying so, the task belongs to nobody until its lease runs out, and that costs t
 from __future__ import annotations
 
 import hashlib
+import zlib
 from enum import Enum
 
 import attrs
@@ -102,12 +103,14 @@ def plan(jobs: int) -> list[PlannedJob]:
 
 
 def _job(number: int) -> PlannedJob:
+    job_id = f"job-{number:05}"
+    # Like chance, but the same at every run.
+    scattered = zlib.crc32(job_id.encode())
     job = PlannedJob(
-        # A number that goes round five tenants while the kinds go round ten would give each tenant its own kinds.
-        tenant=TENANTS[number * 7 // 10 % len(TENANTS)],
-        id=f"job-{number:05}",
+        tenant=TENANTS[scattered % len(TENANTS)],
+        id=job_id,
         kind=Kind.PLAIN,
-        priority=PRIORITIES[number // 3 % len(PRIORITIES)],
+        priority=PRIORITIES[scattered // 1000 % len(PRIORITIES)],
     )
     if number == 10:
         return attrs.evolve(job, kind=Kind.INTERRUPTED, priority=0)

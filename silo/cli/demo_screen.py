@@ -9,7 +9,7 @@ import contextlib
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 from rich.console import Console
@@ -82,22 +82,25 @@ class Screen:
     # --- while it goes on ------------------------------------------------------------------------------------------------
 
     def say(self, text: str = "") -> None:
-        """A paragraph."""
-        self._console.print(text)
+        """A line, or several."""
+        self._console.print(text, soft_wrap=True)
+
+    def title(self, title: str, more: str = "") -> None:
+        """The heading of what follows."""
+        self._console.print(f"\n[bold]{title}[/]{': ' if more else ''}{more}\n")
 
     def step(self, text: str) -> None:
         """Something that happened just now."""
-        self._console.print(f"[dim]{self._elapsed():6.1f} s[/]  {text}")
+        self._console.print(f"[dim]{self._elapsed():6.1f} s[/]  {text}", soft_wrap=True)
 
     @contextlib.contextmanager
     def bar(self) -> Iterator[None]:
         """The bar, for as long as the block lasts, where there is a terminal for it."""
-        if self._console.is_terminal:
-            self._bar.start()
-        try:
+        if not self._console.is_terminal:
             yield
-        finally:
-            self._bar.stop()
+            return
+        with self._bar:
+            yield
 
     def show(self, figures: Figures) -> None:
         """How far things are; may be called as often as one likes."""
@@ -110,8 +113,8 @@ class Screen:
         elif self._elapsed() - self._told_at >= PLAIN_EVERY_S and figures != self._told:
             self._told_at, self._told = self._elapsed(), figures
             self.step(
-                f"enqueued {figures.enqueued:,}  ended {figures.ended:,} of {self._jobs:,}  "
-                f"({figures})  {per_second:,} jobs/s"
+                f"enqueued {figures.enqueued:,}  ended {figures.ended:,} of {self._jobs:,}: "
+                f"{figures}  {per_second:,} jobs/s"
             )
 
     def _per_second(self, ended: int) -> int:
@@ -132,7 +135,7 @@ class Screen:
         """How many jobs of each tenant ended in which way."""
         statuses = list(JobStatus)
         table = _table("tenant", "in shard", *(f">{status.kind.lower()}" for status in statuses), ">all")
-        for tenant in found.counts:
+        for tenant in sorted(found.counts):
             counts = [found.count(tenant, status) for status in statuses]
             table.add_row(
                 tenant, found.owners[tenant][:8], *(f"{count:,}" for count in counts), f"{sum(counts):,}"
@@ -154,44 +157,45 @@ class Screen:
 
     def history(self, events: Sequence[Event], outage: Outage) -> None:
         """One job's events, and where in between the broker was killed."""
-        table = _table(">event", ">after", "what happened", "", "by")
+        table = _table(">number", ">after", "event", "", "caused by")
         began_ms = events[0].time_ms
-        killed = False
+        before_ms = began_ms
         for event in events:
-            if not killed and began_ms < outage.killed_ms < event.time_ms:
-                killed = True
-                after = f"{outage.killed_ms - began_ms:,} ms"
-                table.add_row(
-                    "",
-                    after,
-                    "[red]broker killed[/]",
-                    "nothing written, this is not an event",
-                    "",
-                    style="dim",
-                )
-            by = f"{event.actor} ({event.method})" if event.method else event.actor
-            after = f"{event.time_ms - began_ms:,} ms"
-            table.add_row(f"#{event.seq}", after, type(event).__name__, escape(_details(event)), escape(by))
+            if before_ms < outage.killed_ms < event.time_ms:
+                after = f"{(outage.killed_ms - began_ms) / 1000:.3f} s"
+                table.add_row("", after, "[red]the broker is killed[/]", "(no event)", "")
+            by = f"{event.actor}, {event.method}" if event.method else event.actor
+            after = f"{(event.time_ms - began_ms) / 1000:.3f} s"
+            table.add_row(f"{event.seq:,}", after, type(event).__name__, escape(_details(event)), escape(by))
+            before_ms = event.time_ms
         self._console.print(table)
+
+    def pairs(self, pairs: Mapping[str, str]) -> None:
+        """Things, and what they are for."""
+        width = max(map(len, pairs))
+        for thing, meaning in pairs.items():
+            self.say(f"  {escape(thing):{width}}   {meaning}")
 
 
 def _table(*headings: str) -> Table:
     """A table; the columns whose heading begins with `>` are figures."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = Table(box=None, padding=(0, 0, 0, 2), header_style="dim")
     for heading in headings:
+        is_figure = heading.startswith(">")
         table.add_column(
-            heading.removeprefix(">"), justify="right" if heading[:1] == ">" else "left", no_wrap=True
+            heading.removeprefix(">"), justify="right" if is_figure else "left", no_wrap=is_figure
         )
     return table
 
 
-def _percentiles(values: Sequence[int]) -> tuple[str, str, str, str]:
+def _percentiles(values: Sequence[int]) -> list[str]:
+    """How many they are, the middle one, the one that only a hundredth exceeds, and the last."""
     if not values:
-        return "0", "", "", ""
-    return (
+        return ["0"]
+    return [
         f"{len(values):,}",
         *(f"{values[int((len(values) - 1) * part)]:,} ms" for part in (0.5, 0.99, 1.0)),
-    )
+    ]
 
 
 def _details(event: Event) -> str:
@@ -199,16 +203,16 @@ def _details(event: Event) -> str:
         case JobEnqueued():
             policy = event.spec.retry_policy
             tries = f", up to {policy.retry_count + 1} attempts" if policy else ""
-            return f"{event.tenant}/{event.job_id}, priority {event.spec.priority}{tries}"
+            return f"priority {event.spec.priority}{tries}"
         case ChainStarted():
             wait_ms = event.start_ms - event.time_ms
             return f"attempt {event.attempt}, " + (
-                f"not before {wait_ms:,} ms from now" if wait_ms > 0 else "ready at once"
+                f"to start in {wait_ms:,} ms" if wait_ms > 0 else "to start at once"
             )
         case TaskLeased():
-            return f"attempt {event.attempt}, lease of {event.expires_ms - event.time_ms:,} ms"
+            return f"attempt {event.attempt}, leased for {(event.expires_ms - event.time_ms) / 1000:g} s"
         case LeaseRenewed():
-            return f"for {event.expires_ms - event.time_ms:,} ms more"
+            return f"for another {(event.expires_ms - event.time_ms) / 1000:g} s"
         case LeaseExpired():
             return f"{event.worker_id} was silent for too long"
         case AttemptFailed():

@@ -142,14 +142,14 @@ async def _input_ends() -> None:
 async def main(address: str, worker_id: str) -> None:
     client = Client(address, actor=worker_id)
     worker = Worker(client, worker_id)
-    works = [asyncio.create_task(work) for work in (worker.run(), _tell(worker, client), _input_ends())]
-    done, others = await asyncio.wait(works, return_when=asyncio.FIRST_COMPLETED)
+    parts = (worker.run(), _tell(worker, client), _input_ends())
+    done, others = await asyncio.wait(map(asyncio.create_task, parts), return_when=asyncio.FIRST_COMPLETED)
     for other in others:
         other.cancel()
     await asyncio.wait(others)
     await client.close()
-    for work in done:
-        work.result()
+    for part in done:
+        part.result()
 
 
 if __name__ == "__main__":

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
-import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -26,9 +24,8 @@ class Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name == "demo":
-            if importlib.util.find_spec("silo.cli.demo") is None:
-                return None
-            demo: click.Command = importlib.import_module("silo.cli.demo").demo
+            from silo.cli.demo import demo
+
             return demo
         return super().get_command(ctx, cmd_name)
 

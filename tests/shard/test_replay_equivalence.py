@@ -227,7 +227,7 @@ class Model:
             self.set_out(job, self.now_ms, len(outcomes) + 1)
 
     def due(self) -> None:
-        for job in self.jobs.values():
+        for job in sorted(self.jobs.values(), key=lambda job: (job.logged_ms, job.task_id)):
             if job.status is JobStatus.RUNNING and job.logged_ms <= self.now_ms:
                 job.logged_ms = max(job.logged_ms, job.renewed_ms, self.no_expiry_before_ms)
                 if job.logged_ms <= self.now_ms:

@@ -1,0 +1,183 @@
+"""Producers and workers at a shard in this process.
+
+Jobs go in lots of `LOT`: a producer enqueues that many one by one, a worker leases that many at once and reports one by one.
+What holds them together is counted in lots too, so that the bench itself costs little beside what it measures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import attrs
+
+from silo.domain.jobs import JobSpec
+from silo.domain.tenants import DEFAULT_TENANT
+from silo.shard.enqueue import NewJob, enqueue
+from silo.shard.lease import LeaseTasks, lease_tasks
+from silo.shard.outcome import ReportOutcome, Success, report_outcome
+from silo.shard.shard import Shard
+from tools.bench.part import Say
+
+LOT = 8
+PAYLOAD_BYTES = 256
+TASK_GROUP = "bench"
+SPEC = JobSpec(priority=50, task_group=TASK_GROUP, enqueue_time_ms=0, retry_policy=None, metadata=())
+
+# Every payload is an object of its own, as it is when it comes in a request; else a backlog would seem to need less memory.
+_NOISE = random.Random(1).randbytes(1 << 20)
+
+JobIds = Callable[[], str]
+
+
+def by_server() -> str:
+    """The server chooses the job's id."""
+    return ""
+
+
+def random_ids() -> JobIds:
+    """The client chooses: ids that lie anywhere among the others."""
+    chance = random.Random()
+    return lambda: f"{chance.getrandbits(128):032x}"
+
+
+def payload(number: int) -> bytes:
+    start = number * 61 % (len(_NOISE) - PAYLOAD_BYTES)
+    return _NOISE[start : start + PAYLOAD_BYTES]
+
+
+def whole_lots(jobs: int) -> int:
+    """So many jobs as whole lots make, at least one lot."""
+    return max(jobs // LOT, 1) * LOT
+
+
+@attrs.define
+class Done:
+    """How much a load has done, and how long it took.
+
+    Attributes:
+        main_us: time of the processor that the event loop's thread spent on one job.
+    """
+
+    jobs: int = 0
+    seconds: float = 0.0
+    main_us: float = 0.0
+
+    @property
+    def per_second(self) -> float:
+        return self.jobs / self.seconds
+
+
+@asynccontextmanager
+async def measured(say: Say, total: int) -> AsyncIterator[Done]:
+    """Time the block, which counts the jobs that are done; and tell how far it is."""
+    done = Done()
+
+    async def tell() -> None:
+        while True:
+            say.progress(done.jobs, total)
+            await asyncio.sleep(0.25)
+
+    telling = asyncio.create_task(tell(), name="progress")
+    began, thread_began = time.perf_counter(), time.thread_time()
+    try:
+        yield done
+    finally:
+        telling.cancel()
+    done.seconds = time.perf_counter() - began
+    done.main_us = (time.thread_time() - thread_began) / done.jobs * 1e6
+
+
+async def life_cycle(shard: Shard, say: Say, *, jobs: int, tasks: int, in_flight: int) -> Done:
+    """Enqueue, lease and report jobs at the same time: so many producers, and as many workers.
+
+    Args:
+        in_flight: how many jobs are between enqueue and report at most.
+    """
+    room = asyncio.Semaphore(max(in_flight // LOT, 1))
+    work = asyncio.Semaphore(0)
+    to_enqueue = to_lease = jobs // LOT
+
+    async def produce() -> None:
+        nonlocal to_enqueue
+        while to_enqueue:
+            to_enqueue -= 1
+            await room.acquire()
+            await enqueue_lot(shard, by_server, to_enqueue * LOT)
+            work.release()
+
+    async def consume(worker: str) -> None:
+        nonlocal to_lease
+        while to_lease:
+            to_lease -= 1
+            await work.acquire()
+            await finish_lot(shard, worker, done)
+            room.release()
+
+    async with measured(say, jobs) as done:
+        await _all(*(produce() for _ in range(tasks)), *(consume(f"worker-{n}") for n in range(tasks)))
+    return done
+
+
+async def enqueue_all(
+    shard: Shard, say: Say, *, jobs: int, tasks: int, job_ids: JobIds = by_server
+) -> Done:
+    """Enqueue jobs, one by one, from so many producers."""
+    left = jobs // LOT
+
+    async def produce() -> None:
+        nonlocal left
+        while left:
+            left -= 1
+            await enqueue_lot(shard, job_ids, left * LOT)
+            done.jobs += LOT
+
+    async with measured(say, jobs) as done:
+        await _all(*(produce() for _ in range(tasks)))
+    return done
+
+
+async def drain(shard: Shard, say: Say, *, jobs: int, tasks: int) -> Done:
+    """Lease and report so many of the jobs that wait, by so many workers."""
+    left = jobs // LOT
+
+    async def consume(worker: str) -> None:
+        nonlocal left
+        while left:
+            left -= 1
+            await finish_lot(shard, worker, done)
+
+    async with measured(say, jobs) as done:
+        await _all(*(consume(f"worker-{n}") for n in range(tasks)))
+    return done
+
+
+async def enqueue_lot(shard: Shard, job_ids: JobIds, number: int) -> None:
+    for offset in range(LOT):
+        job = NewJob(tenant=DEFAULT_TENANT, job_id=job_ids(), spec=SPEC, payload=payload(number + offset))
+        await shard.execute(enqueue, job, size=PAYLOAD_BYTES)
+
+
+async def finish_lot(shard: Shard, worker: str, done: Done) -> None:
+    """Lease a lot, which must be ready, and report each of its tasks."""
+    command = LeaseTasks(worker_id=worker, task_group=TASK_GROUP, max_tasks=LOT)
+    tasks = await shard.execute(lease_tasks, command)
+    if len(tasks) < LOT:
+        raise RuntimeError(f"{LOT} jobs are ready, but {len(tasks)} were leased")
+    for task in tasks:
+        await shard.execute(report_outcome, ReportOutcome(task.task_id, Success(b"ok")))
+        done.jobs += 1
+
+
+async def _all(*works: Coroutine[Any, Any, None]) -> None:
+    """Run all, and stop the others when one fails."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for number, work in enumerate(works):
+                group.create_task(work, name=f"{work.__name__} {number}")
+    except* Exception as errors:
+        raise errors.exceptions[0] from None
