@@ -21,11 +21,13 @@ serve: $(READY) ## start a broker, its data in ./silo-data
 test: $(READY) ## run the tests
 	.venv/bin/pytest $(ARGS)
 
-check: $(READY) ## format, lint, types, generated code: only looks, changes nothing
+check: $(READY) ## format, lint, types, generated code and pages: only looks, changes nothing
 	.venv/bin/ruff format --check
 	.venv/bin/ruff check
 	.venv/bin/mypy
 	.venv/bin/python tools/gen_proto.py --check
+	.venv/bin/python -m tools.gen_config_docs --check
+	.venv/bin/python -m tools.gen_event_docs --check
 
 bench: $(READY) ## measure
 	.venv/bin/python tools/bench $(ARGS)

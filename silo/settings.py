@@ -323,12 +323,12 @@ class Database(Place):
     checkpoint_interval_ms: int = setting(
         2_000, "Changed rows are written at the latest after this time.", unit="ms", check=at_least(1)
     )
-    checkpoint_rows: int = setting(20_000, "The same by their number.", check=at_least(1))
-    checkpoint_bytes: int = setting(
-        8 * MIB,
-        "The same by their size. "
-        "The three bound memory, and the time that a shard takes to open after a crash.",
-        unit="bytes",
+    checkpoint_rows: int = setting(30_000, "The same by their number.", check=at_least(1))
+    checkpoint_bytes: int = setting(12 * MIB, "The same by their size.", unit="bytes", check=at_least(1))
+    checkpoint_events: int = setting(
+        50_000,
+        "The same by the events that led to them. "
+        "The four bound memory, and the time that a shard takes to open after a crash.",
         check=at_least(1),
     )
     completed_job_expire_s: int | None = setting(

@@ -52,6 +52,7 @@ class Watched:
         arrived: a batch for each write that was called.
         failures: raised by the next writes, one each, which then write nothing; with `late`, after they have written.
         writes: how many have succeeded.
+        broken: what `check` raises.
     """
 
     def __init__(self, inner: Database) -> None:
@@ -61,6 +62,7 @@ class Watched:
         self.arrived: asyncio.Queue[Batch] = asyncio.Queue()
         self.failures: list[SiloError] = []
         self.late = False
+        self.broken: SiloError | None = None
         self.writes = 0
         self.abandoned = asyncio.Event()
 
@@ -78,6 +80,8 @@ class Watched:
         self.writes += 1
 
     def check(self) -> None:
+        if self.broken is not None:
+            raise self.broken
         self.inner.check()
 
     async def get(self, key: bytes) -> bytes | None:

@@ -42,6 +42,7 @@ class Story:
         self.rules = rules
         self.rows = Rows()
         self.leases = leases or LeaseClock()
+        self.caller = CALLER
         self.reply: Any = None
         self.events: list[Event] = []
         self.history: list[Event] = []
@@ -67,7 +68,7 @@ class Story:
             draft = Draft(
                 view=self.rows,
                 now_ms=self.now_ms,
-                caller=CALLER,
+                caller=self.caller,
                 rules=self.rules,
                 ids=self._ids,
                 leases=self.leases,

@@ -195,12 +195,7 @@ class Demo:
         self.client = Client(self.settings.server.grpc_addr, actor="demo")
         try:
             async with processes(self.home) as running:
-                try:
-                    outage = await self._run(running)
-                except (grpc.aio.AioRpcError, ExceptionGroup):
-                    if running.broker.process.returncode is not None:
-                        raise running.broker.why_ended() from None
-                    raise
+                outage = await self._run(running)
         finally:
             await self.client.close()
         self.screen.step("workers and broker are stopped; now to what is in the shards")
@@ -218,11 +213,13 @@ class Demo:
 
         with self.screen.bar():
             async with asyncio.TaskGroup() as group:
-                watching = [group.create_task(self._follow(worker)) for worker in running.workers]
-                watching.append(group.create_task(self._show()))
+                self._watches = Watches(group)
+                self._watches.add(running.broker.guard())
+                for worker in running.workers:
+                    self._watches.add(self._follow(worker))
+                self._watches.add(self._show())
                 outage = await self._go_through(running)
-                for task in watching:
-                    task.cancel()
+                self._watches.end()
             self.screen.show(self._figures())
         self.screen.step(f"the broker says that all {len(self.jobs):,} jobs have ended")
         await running.stop_workers()
@@ -288,12 +285,13 @@ class Demo:
             f"{figures.ended:,} ended"
         )
         broker = await running.start_broker(self.config)
+        self._watches.add(broker.guard())
         self.screen.step(
             f"broker started again (pid {broker.pid}); client and workers send their calls again until it answers"
         )
         # Not over the client's own connection, which waits a little longer with each try that fails.
         probe = Client(self.settings.server.grpc_addr, actor="demo")
-        await broker.or_ended(probe.connect())
+        await probe.connect()
         back_ms = now_ms()
         await probe.close()
         self.screen.step(
@@ -325,8 +323,7 @@ class Demo:
         """Note what a worker tells.  Raises DemoFailed if it ends."""
         async for line in worker.stdout:
             self.tallies[worker.name] = json.loads(line)
-        await worker.process.wait()
-        raise worker.why_ended()
+        await worker.guard()
 
     async def _show(self) -> None:
         while True:
@@ -402,11 +399,27 @@ class Demo:
         self.screen.pairs(
             {
                 f"{silo} serve -c {self.shown / CONFIG}": "a broker on the data of this demo",
+                f"{silo}ctl -a http://{self.settings.server.grpc_addr} cluster info": "what that broker has",
                 f"{silo} serve": "a broker of your own, its data in ./silo-data",
                 "docs/how-it-works.md": "what happened here, and why nothing was lost",
                 str(self.shown / "broker.log"): "what the broker said",
             }
         )
+
+
+class Watches:
+    """Tasks that go on beside the others, in a group that would wait for them."""
+
+    def __init__(self, group: asyncio.TaskGroup) -> None:
+        self._group = group
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def add(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(self._group.create_task(work))
+
+    def end(self) -> None:
+        for task in self._tasks:
+            task.cancel()
 
 
 def now_ms() -> int:

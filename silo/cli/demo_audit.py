@@ -124,7 +124,7 @@ async def audit(settings: Settings, jobs: Sequence[PlannedJob], outage: Outage) 
                 if part.contains(tenant_hash(tenant)):
                     found.owners[tenant] = shard.shard_id
                     found.counts[tenant] = await shard.execute(get_counts, tenant)
-        found.problems = list(_problems(found, jobs))
+        found.problems = list(problems(found, jobs))
         job = _worth_telling(found, jobs, outage)
         if job is not None:
             shard = next(shard for _, shard in shards if shard.shard_id == found.owners[job.tenant])
@@ -186,7 +186,8 @@ def _end(event: JobEvent, status: JobStatus, life: Life) -> None:
     life.ended_ms = event.time_ms
 
 
-def _problems(found: Audit, jobs: Sequence[PlannedJob]) -> Iterator[str]:
+def problems(found: Audit, jobs: Sequence[PlannedJob]) -> Iterator[str]:
+    """What is not as promised, a sentence each, if `jobs` are those that were acknowledged."""
     wrong = [why for job in jobs if (why := _why_wrong(job, found.life(job)))]
     yield from wrong[:PROBLEMS_MAX]
     if len(wrong) > PROBLEMS_MAX:

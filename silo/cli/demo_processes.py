@@ -25,13 +25,14 @@ class DemoFailed(Exception):
     """Something is not as promised; the text says what."""
 
 
-@attrs.frozen
+@attrs.define
 class Started:
     """One process, and the file that has what it says on standard error."""
 
     name: str
     process: asyncio.subprocess.Process
     log: Path
+    told_to_end: bool = False
 
     @property
     def pid(self) -> int:
@@ -50,6 +51,12 @@ class Started:
             f"{self.name} (pid {self.pid}) ended with exit code {self.process.returncode}; {self.log} ends with:{said}"
         )
 
+    async def guard(self) -> None:
+        """Wait for the end of the process.  Raises DemoFailed if it was not told to end."""
+        await self.process.wait()
+        if not self.told_to_end:
+            raise self.why_ended()
+
     async def or_ended(self, work: Awaitable[Reply]) -> Reply:
         """What `work` returns.  Raises DemoFailed if the process ends first."""
         working, ending = asyncio.ensure_future(work), asyncio.ensure_future(self.process.wait())
@@ -64,11 +71,13 @@ class Started:
 
     async def kill(self) -> None:
         """SIGKILL: no goodbye, nothing flushed, nothing saved."""
+        self.told_to_end = True
         self.process.kill()
         await self.process.wait()
 
     async def stop(self, ask: Callable[[asyncio.subprocess.Process], None]) -> int:
         """Ask the process to end, and kill it if it does not.  Returns its exit code."""
+        self.told_to_end = True
         if self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 ask(self.process)

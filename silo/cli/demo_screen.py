@@ -6,16 +6,19 @@ On a terminal the bar moves; elsewhere, and where CI=true, a plain line says eve
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from silo.cli.demo_audit import Audit, Outage
 from silo.cli.demo_plan import PRIORITIES, PlannedJob
@@ -72,12 +75,11 @@ class Screen:
         self._bar = Progress(
             TextColumn("         {task.description:9}"),
             BarColumn(bar_width=24),
-            TextColumn("{task.completed:>6,.0f} of {task.total:,.0f}  {task.fields[more]}"),
-            console=self._console,
-            transient=True,
+            TextColumn("{task.completed:>6,.0f} of {task.total:,.0f}"),
         )
-        self._enqueued = self._bar.add_task("enqueued", total=jobs, more="")
-        self._ended = self._bar.add_task("ended", total=jobs, more="")
+        self._enqueued = self._bar.add_task("enqueued", total=jobs)
+        self._ended = self._bar.add_task("ended", total=jobs)
+        self._below = Text()
 
     # --- while it goes on ------------------------------------------------------------------------------------------------
 
@@ -99,7 +101,7 @@ class Screen:
         if not self._console.is_terminal:
             yield
             return
-        with self._bar:
+        with Live(Group(self._bar, self._below), console=self._console, transient=True):
             yield
 
     def show(self, figures: Figures) -> None:
@@ -107,9 +109,8 @@ class Screen:
         per_second = self._per_second(figures.ended)
         if self._console.is_terminal:
             self._bar.update(self._enqueued, completed=figures.enqueued)
-            self._bar.update(
-                self._ended, completed=figures.ended, more=f"{figures}  [bold]{per_second:,} jobs/s[/]"
-            )
+            self._bar.update(self._ended, completed=figures.ended)
+            self._below.plain = f"          {figures}  {per_second:,} jobs/s"
         elif self._elapsed() - self._told_at >= PLAIN_EVERY_S and figures != self._told:
             self._told_at, self._told = self._elapsed(), figures
             self.step(
@@ -194,7 +195,7 @@ def _percentiles(values: Sequence[int]) -> list[str]:
         return ["0"]
     return [
         f"{len(values):,}",
-        *(f"{values[int((len(values) - 1) * part)]:,} ms" for part in (0.5, 0.99, 1.0)),
+        *(f"{values[math.ceil((len(values) - 1) * part)]:,} ms" for part in (0.5, 0.99, 1.0)),
     ]
 
 

@@ -241,6 +241,13 @@ async def history(reader: Reader, last_seq: int) -> list[Event]:
     return events[::-1]
 
 
+async def require_event(reader: Reader, seq: int) -> None:
+    """Raise Corrupt if the log does not have this event (0: there need be none).  Rows that stand for more than the log has
+    were made from a log that is lost."""
+    if seq:
+        await _read_record(reader, seq)
+
+
 async def _read_record(reader: Reader, seq: int) -> dict[int, Event]:
     """The events of the record that holds this one."""
     found = await reader.scan(LOG_PREFIX, record_key(seq + 1), limit=1, reverse=True)

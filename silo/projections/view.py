@@ -108,7 +108,7 @@ class View(Protocol):
         """Add a row under a key that has none now.  If it goes before a checkpoint, it never reaches the disk."""
 
     def put(self, table: Table[Row], key: Key, row: Row) -> None:
-        """Replace the row under a key, or add it."""
+        """Replace the row under a key, or add it.  Not for tables with a front, whose entries come and go unchanged."""
 
     def delete(self, table: Table[Any], key: Key) -> None:
         """Remove the row under a key that has one."""

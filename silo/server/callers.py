@@ -16,8 +16,8 @@ def client(rpc: str, context: Context) -> Caller:
 
 
 def worker(rpc: str, context: Context, worker_id: str = "") -> Caller:
-    """A worker, by its id; where the call does not carry that, as a client names itself."""
-    return Caller(worker_id[:ACTOR_CHARS_MAX] or _name(context) or "worker", rpc)
+    """A worker, by its id; where the call does not carry that, as a client names itself, or not at all."""
+    return Caller(worker_id[:ACTOR_CHARS_MAX] or _name(context), rpc)
 
 
 def _name(context: Context) -> str:

@@ -13,6 +13,8 @@ from silo.storage.stores import Backend, StoreSpec
 STREAM_WINDOW_BYTES = 2 << 20
 """What a caller may send of one message before the server has read it; gRPC finds the connection's window itself."""
 
+CALLS_MAX = (1 << 31) - 1
+
 
 def store_spec(database: Database) -> StoreSpec:
     """Where the databases of all shards are."""
@@ -50,6 +52,7 @@ def shard_options(settings: Settings) -> ShardOptions:
         checkpoint_interval_ms=database.checkpoint_interval_ms,
         checkpoint_rows=database.checkpoint_rows,
         checkpoint_bytes=database.checkpoint_bytes,
+        checkpoint_events=database.checkpoint_events,
         pending_commands_max=server.max_pending_commands,
         pending_bytes_max=server.max_pending_bytes,
     )
@@ -70,6 +73,10 @@ def grpc_options(settings: Settings) -> list[tuple[str, Any]]:
         ("grpc.max_receive_message_length", settings.server.max_message_bytes),
         ("grpc.max_send_message_length", settings.server.max_message_bytes),
         ("grpc.http2.lookahead_bytes", STREAM_WINDOW_BYTES),
+        # Of calls that it has not begun, gRPC refuses some beyond 1000 and all beyond 3000 as CANCELLED, which clients do not
+        # try again.  The bound is ours: `server.max_pending_commands`, and beyond it UNAVAILABLE.
+        ("grpc.server.max_pending_requests", CALLS_MAX),
+        ("grpc.server.max_pending_requests_hard_limit", CALLS_MAX),
         # Otherwise a second server would share the port without a word, and each would get some of the calls.
         ("grpc.so_reuseport", 0),
     ]

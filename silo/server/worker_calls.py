@@ -13,6 +13,7 @@ from silo.server.shards import Shards
 from silo.shard.draft import Caller
 from silo.shard.jobs import JobName
 from silo.shard.lease import (
+    LEASED_BYTES_MAX,
     TASKS_PER_COMMAND_MAX,
     Heartbeat,
     LeaseTask,
@@ -25,9 +26,6 @@ from silo.shard.outcome import ReportOutcome, report_outcome
 from silo.shard.shard import Shard
 
 logger = logging.getLogger(__name__)
-
-LEASED_BYTES_MAX = 32 << 20
-"""A reply that has grown beyond this is sent: a task that does not fit into a message would be leased to nobody."""
 
 
 class WorkerCalls:
@@ -91,6 +89,7 @@ async def _lease(shard: Shard, request: pb.LeaseTasksRequest, caller: Caller, ta
             worker_id=request.worker_id,
             task_group=request.task_group,
             max_tasks=min(request.max_tasks - len(tasks), TASKS_PER_COMMAND_MAX),
+            bytes_max=LEASED_BYTES_MAX - size,
         )
         leased = await shard.execute(lease_tasks, command, caller=caller)
         tasks.extend(convert.task(task, shard.shard_id) for task in leased)

@@ -31,7 +31,11 @@ from silo.storage import keys
 from silo.storage.database import Batch, Database, Reader
 
 SLICE_S = 0.002
-"""How long building a batch may keep the event loop from everything else."""
+"""How long building a batch keeps the event loop from everything else, if there is no hurry."""
+
+SLICE_S_MAX = 0.010
+"""The same when the next checkpoint is due already: a loop so busy takes longer turns than this anyway, and slices that are
+short beside its turns would let changes gather faster than they are written."""
 
 LOOK_AT_CLOCK_EVERY = 64
 
@@ -56,18 +60,33 @@ async def read_note(reader: Reader) -> Note:
     return Note(seq, time_ms)
 
 
-async def write_rows(db: Database, generation: Generation, note: Note, clock: Callable[[], float]) -> None:
-    """Steps 3 and 4: write a frozen generation and its note, atomically; returns when they are durable."""
+async def write_rows(
+    db: Database,
+    generation: Generation,
+    note: Note,
+    clock: Callable[[], float],
+    hurry: Callable[[], float] = lambda: 1.0,
+) -> None:
+    """Steps 3 and 4: write a frozen generation and its note, atomically; returns when they are durable.
+
+    Args:
+        clock: seconds, for the length of a slice.
+        hurry: from 0, take your time, to 1, the next checkpoint is due.
+    """
     batch = db.batch()
-    slice_ends = clock() + SLICE_S
+    slice_ends = clock() + _slice_s(hurry())
     for table, rows in generation.rows.items():
         for lot in _lots(rows.items()):
             _put_rows(batch, table, lot)
             if clock() > slice_ends:
                 await asyncio.sleep(0)
-                slice_ends = clock() + SLICE_S
+                slice_ends = clock() + _slice_s(hurry())
     batch.put(CHECKPOINT_KEY, to_bytes([note.seq, note.time_ms]))
     await db.write(batch)
+
+
+def _slice_s(hurry: float) -> float:
+    return SLICE_S + min(hurry, 1.0) * (SLICE_S_MAX - SLICE_S)
 
 
 def _lots(rows: Iterable[tuple[Key, Any]]) -> Iterator[list[tuple[Key, Any]]]:

@@ -14,10 +14,13 @@ from silo.projections.tasks import READY
 from silo.shard.chains import start_chain
 from silo.shard.draft import Draft
 from silo.shard.due import wake_due_chains
-from silo.shard.jobs import JobName, require_jobs, the_job
+from silo.shard.jobs import JobName, require_jobs, rows, the_job
 
 TASKS_PER_COMMAND_MAX = 256
 """A worker may ask for any number; the server hands them out in pieces of this size."""
+
+LEASED_BYTES_MAX = 32 << 20
+"""Payloads in one reply; a message may have 128 MiB."""
 
 
 @attrs.frozen
@@ -41,11 +44,16 @@ class LeasedTask:
 
 @attrs.frozen(kw_only=True)
 class LeaseTasks:
-    """A worker asks for up to `max_tasks` tasks of one task group."""
+    """A worker asks for up to `max_tasks` tasks of one task group.
+
+    A task that would bring the payloads to more than `bytes_max` is left for the next command, unless it is the first: what
+    does not fit into a message would be leased to nobody.
+    """
 
     worker_id: str
     task_group: str
     max_tasks: int
+    bytes_max: int = LEASED_BYTES_MAX
 
 
 def lease_tasks(command: LeaseTasks, draft: Draft) -> list[LeasedTask]:
@@ -55,8 +63,15 @@ def lease_tasks(command: LeaseTasks, draft: Draft) -> list[LeasedTask]:
     front = view.first(READY, (command.task_group,), min(command.max_tasks, TASKS_PER_COMMAND_MAX))
     names = [JobName(ref.tenant, ref.job_id) for _, ref in front]
     jobs = require_jobs(names, view)
-    view.require(PAYLOADS, [(job.payload_seq,) for job in jobs])
-    return [_lease(name, job, command.worker_id, draft) for name, job in zip(names, jobs, strict=True)]
+    payloads = rows(view, PAYLOADS, [(job.payload_seq,) for job in jobs])
+    leased: list[LeasedTask] = []
+    size = 0
+    for name, job, payload in zip(names, jobs, payloads, strict=True):
+        size += len(payload)
+        if leased and size > command.bytes_max:
+            break
+        leased.append(_lease(name, job, payload, command.worker_id, draft))
+    return leased
 
 
 @attrs.frozen(kw_only=True)
@@ -91,17 +106,16 @@ def lease_task(command: LeaseTask, draft: Draft) -> LeasedTask:
         relative_attempt=job.chain.relative_attempt,
         start_ms=min(job.chain.start_ms, draft.now_ms),
     )
-    return _lease(name, the_job(name, draft.view), command.worker_id, draft)
+    payload = rows(draft.view, PAYLOADS, [(job.payload_seq,)])[0]
+    return _lease(name, the_job(name, draft.view), payload, command.worker_id, draft)
 
 
 def _refusal(name: JobName, job: JobRow, reason: str) -> WrongState:
     return WrongState(f"cannot lease job {name.job_id}: {reason} (status: {job.status.kind})")
 
 
-def _lease(name: JobName, job: JobRow, worker_id: str, draft: Draft) -> LeasedTask:
+def _lease(name: JobName, job: JobRow, payload: bytes, worker_id: str, draft: Draft) -> LeasedTask:
     assert job.chain is not None
-    payload = draft.view.get(PAYLOADS, (job.payload_seq,))
-    assert payload is not None
     draft.emit(
         TaskLeased(
             tenant=name.tenant,

@@ -22,6 +22,7 @@ class LeaseClock:
     def __init__(self, *, not_before_ms: int = 0) -> None:
         self._not_before_ms = not_before_ms
         self._renewed: dict[str, int] = {}
+        self._forget_at = FORGET_AT
 
     def expires_ms(self, task_id: str, logged_ms: int) -> int:
         """When the lease expires whose last logged expiry is this."""
@@ -30,5 +31,6 @@ class LeaseClock:
     def renew(self, task_id: str, expires_ms: int, *, now_ms: int) -> None:
         """Note a heartbeat that is not logged."""
         self._renewed[task_id] = expires_ms
-        if len(self._renewed) > FORGET_AT:
+        if len(self._renewed) > self._forget_at:
             self._renewed = {task: at for task, at in self._renewed.items() if at > now_ms}
+            self._forget_at = max(FORGET_AT, 2 * len(self._renewed))

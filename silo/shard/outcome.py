@@ -37,7 +37,10 @@ Outcome = Success | Failure | Cancelled
 
 @attrs.frozen
 class ReportOutcome:
-    """Whoever knows the task id reports how its attempt ended; the protocol does not say who reports."""
+    """Whoever knows the task id reports how its attempt ended.
+
+    The protocol does not say who reports: a caller that is not named otherwise counts as the worker that has the lease.
+    """
 
     task_id: str
     outcome: Outcome
@@ -48,6 +51,8 @@ def report_outcome(command: ReportOutcome, draft: Draft) -> None:
     lease = draft.view.get(LEASES, (command.task_id,))
     if lease is None:
         raise LeaseNotFound
+    if not draft.caller.actor:
+        draft.caller = attrs.evolve(draft.caller, actor=lease.worker_id)
     end_attempt(JobName(lease.tenant, lease.job_id), command.outcome, draft)
 
 

@@ -5,7 +5,7 @@ There is one loop for all three, so that what is verified is what serves.
 
 from __future__ import annotations
 
-import time
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -60,7 +60,7 @@ async def replay(
 
 async def write(rows: Rows, store: Database, note: Note) -> None:
     """Write the changed rows with the note of what they stand for."""
-    await write_rows(store, rows.freeze(), note, time.perf_counter)
+    await write_rows(store, rows.freeze(), note, asyncio.get_running_loop().time)
     rows.thaw()
 
 

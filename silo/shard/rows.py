@@ -25,7 +25,7 @@ from silo.shard.window import Window
 Row = TypeVar("Row")
 
 LOADED_BYTES_MAX = 8 << 20
-EARLIER_LOTS_MAX = 3
+EARLIER_LOTS_MAX = 1
 WINDOWS_MAX = 20_000
 ROW_BYTES = 200
 """What a changed row is reckoned to take besides its payload bytes, for the bound on a checkpoint."""
@@ -141,7 +141,9 @@ class Rows:
         self._undo.append((table, key, old, False, ABSENT))
         rows[key] = row
         if table.front is not None:
-            self._enter_window(table, key, row)
+            window = self._windows[table].get(key[: table.front])
+            if window is not None:
+                window.add(key, row)
 
     def put(self, table: Table[Row], key: Key, row: Row) -> None:
         rows = self._changed[table]
@@ -150,8 +152,6 @@ class Rows:
             self.changes.payload_bytes += len(row)  # type: ignore[arg-type]
         self._undo.append((table, key, old, False, ABSENT))
         rows[key] = row
-        if table.front is not None:
-            self._enter_window(table, key, row)
 
     def delete(self, table: Table[Any], key: Key) -> None:
         rows, fresh = self._changed[table], self._fresh[table]
@@ -167,11 +167,6 @@ class Rows:
             del rows[key]
         else:
             rows[key] = None
-
-    def _enter_window(self, table: Table[Any], key: Key, row: Any) -> None:
-        window = self._windows[table].get(key[: table.front])
-        if window is not None:
-            window.add(key, row)
 
     # --- drafts ----------------------------------------------------------------------------------------------------------
 

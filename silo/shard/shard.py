@@ -38,7 +38,7 @@ from silo.errors import (
     again,
 )
 from silo.events.catalogue import ShardCreated
-from silo.events.log import Log
+from silo.events.log import Log, require_event
 from silo.projections.view import NotLoaded
 from silo.shard.checkpoint import Note, read_note, write_rows
 from silo.shard.disk import load
@@ -96,8 +96,8 @@ class ShardOptions:
     rules: Rules = Rules()
     commit_interval_ms: int = 0
     checkpoint_interval_ms: int = 2000
-    checkpoint_rows: int = 50_000
-    checkpoint_bytes: int = 16 << 20
+    checkpoint_rows: int = 30_000
+    checkpoint_bytes: int = 12 << 20
     checkpoint_events: int = 50_000
     pending_commands_max: int = 50_000
     pending_bytes_max: int = 256 << 20
@@ -254,16 +254,20 @@ class Shard:
 
     def _look_at_size(self) -> None:
         """Ask for a checkpoint when much has changed, and let commands wait when too much has."""
-        options, changes = self._options, self.rows.changes
-        fullness = max(
-            len(changes) / options.checkpoint_rows,
-            changes.size / options.checkpoint_bytes,
-            (self._look_at_seq - self._frozen_seq) / options.checkpoint_events,
-        )
+        fullness = self._fullness()
         if fullness >= 1:
             self._checkpoint_wanted.set()
         if fullness >= FULLNESS_MAX:
             self._room.clear()
+
+    def _fullness(self) -> float:
+        """How much of a checkpoint has gathered since the last one; at 1 the next is due."""
+        options, changes = self._options, self.rows.changes
+        return max(
+            len(changes) / options.checkpoint_rows,
+            changes.size / options.checkpoint_bytes,
+            (self._look_at_seq - self._frozen_seq) / options.checkpoint_events,
+        )
 
     async def _load(self, absent: NotLoaded) -> None:
         # All three belong to the same opening of the shard, also if it opens again during the read.
@@ -320,7 +324,8 @@ class Shard:
         if self._log is not None and self.stage is Stage.SERVING:
             self.stage = Stage.CLOSED
             with contextlib.suppress(SiloError, TimeoutError):
-                await asyncio.wait_for(self._log.durable(), CLOSE_WITHIN_S)
+                async with asyncio.timeout(CLOSE_WITHIN_S):
+                    await self._log.durable()
 
     def _detach(self, error: SiloError) -> Database | None:
         """Part from log and database; whoever still waits for the log gets the error."""
@@ -414,6 +419,7 @@ class Shard:
         db = await self._open_database()
         try:
             note = await read_note(db)
+            await require_event(db, note.seq)
             self.stage = Stage.REPLAYING
             self.rows = Rows()
             last = await replay(db, self.rows, db, after=note, rows_max=self._options.checkpoint_rows)
@@ -476,7 +482,7 @@ class Shard:
             self._room.set()
             try:
                 await log.durable()
-                await write_rows(db, generation, note, time.perf_counter)
+                await write_rows(db, generation, note, asyncio.get_running_loop().time, self._fullness)
             except SiloError as error:
                 failed.set(error)
                 raise

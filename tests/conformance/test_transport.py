@@ -41,6 +41,14 @@ def test_metadata_that_the_server_does_not_know_is_ignored(silo):
     assert silo.send("GetClusterInfo", pb.GetClusterInfoRequest(), metadata).num_shards == 8
 
 
+def test_a_burst_of_calls_is_answered_call_by_call(silo):
+    async def burst() -> list:
+        calls = (silo.node.call("GetClusterInfo", pb.GetClusterInfoRequest()) for _ in range(5_000))
+        return await asyncio.gather(*calls)
+
+    assert len(silo.nodes.run(burst())) == 5_000
+
+
 # --- sizes -----------------------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import count
 
 import pytest
 
@@ -16,10 +17,6 @@ from silo.shard.rows import Rows
 from silo.storage.memory import MemoryDatabase
 from tests.builders import NOW, a_job, for_worker, success
 from tests.serving import Clock, Watched, a_shard, opens, run, serving, turns
-
-
-def still() -> float:
-    return 0.0
 
 
 async def raw(db, table) -> list:
@@ -50,7 +47,7 @@ def test_rows_and_their_note_are_written_in_one_batch():
         rows.insert(READY, ("g", 1, 1, 1), READY.row("acme", "j1"))
         rows.delete(READY, ("g", 2, 2, 2))
         rows.keep()
-        await write_rows(db, rows.freeze(), Note(7, NOW), still)
+        await write_rows(db, rows.freeze(), Note(7, NOW), asyncio.get_running_loop().time)
         assert db.arrived.qsize() == 1
         assert len(db.arrived.get_nowait()) == 3
         assert await read_note(db) == Note(7, NOW)
@@ -65,7 +62,7 @@ def test_building_a_large_batch_gives_the_event_loop_its_turns():
         for number in range(5_000):
             rows.insert(READY, ("g", number, 1, 1), READY.row("acme", "j1"))
         rows.keep()
-        ticks = iter(range(1_000_000))
+        ticks = count(0.0, 1.0)
         others = 0
 
         async def other():
@@ -75,7 +72,7 @@ def test_building_a_large_batch_gives_the_event_loop_its_turns():
                 await asyncio.sleep(0)
 
         task = asyncio.create_task(other())
-        await write_rows(MemoryDatabase(), rows.freeze(), Note(1, 1), lambda: float(next(ticks)))
+        await write_rows(MemoryDatabase(), rows.freeze(), Note(1, 1), ticks.__next__)
         task.cancel()
         assert others > 5
 

@@ -111,6 +111,19 @@ def test_one_command_hands_out_a_bounded_number_of_tasks():
     assert len(story.when(lease_tasks, for_worker(max_tasks=1_000_000)).reply) == 1
 
 
+def test_tasks_that_would_not_fit_into_a_reply_are_left_for_the_next_one():
+    story = Story()
+    for number in range(3):
+        story.when(enqueue, a_job(job_id=f"j{number}", payload=b"x" * 100))
+
+    assert [
+        task.job_id for task in story.when(lease_tasks, for_worker(max_tasks=3, bytes_max=250)).reply
+    ] == ["j0", "j1"]
+    assert [task.job_id for task in story.when(lease_tasks, for_worker(max_tasks=3, bytes_max=1)).reply] == [
+        "j2"
+    ]
+
+
 def test_a_worker_may_be_nameless():
     assert len(Story().given(*pending()).when(lease_tasks, for_worker("")).reply) == 1
 

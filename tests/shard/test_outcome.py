@@ -15,7 +15,7 @@ from silo.events.catalogue import (
 )
 from silo.projections.leases import EXPIRIES, LEASES
 from silo.projections.tasks import FORGETTING, READY, TIMERS
-from silo.shard.draft import Rules
+from silo.shard.draft import Caller, Rules
 from silo.shard.enqueue import enqueue
 from silo.shard.lease import lease_tasks
 from silo.shard.outcome import report_outcome
@@ -256,3 +256,11 @@ def test_a_job_that_is_tried_again_is_not_to_be_forgotten():
 
     assert story.job().forget_ms is None
     assert not story.table(FORGETTING)
+
+
+def test_a_report_without_a_name_is_the_leaseholders():
+    story = Story().when(enqueue, a_job())
+    (task,) = story.when(lease_tasks, for_worker("worker-7")).reply
+    story.caller = Caller(actor="", method="ReportOutcome")
+
+    assert [event.actor for event in story.when(report_outcome, success(task.task_id)).events] == ["worker-7"]

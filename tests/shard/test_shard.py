@@ -20,7 +20,7 @@ from silo.errors import (
     Unavailable,
 )
 from silo.events.catalogue import JobEnqueued, ShardCreated
-from silo.events.log import record_key
+from silo.events.log import LOG_END, LOG_PREFIX, record_key
 from silo.events.packing import to_bytes
 from silo.shard import shard as shard_module
 from silo.shard.draft import Caller
@@ -557,6 +557,21 @@ def test_a_shard_that_was_opened_elsewhere_stops():
     run(main())
 
 
+def test_a_shard_that_is_taken_over_while_it_is_idle_stops_by_itself(monkeypatch):
+    monkeypatch.setattr(shard_module, "WATCH_EVERY_S", 0.0)
+
+    async def main():
+        db = Watched(MemoryDatabase())
+        async with serving(opens(db)) as shard:
+            await shard.execute(enqueue, a_job())
+            db.broken = Fenced("somebody else has it")
+            await shard.stopped.wait()
+            with pytest.raises(Fenced, match="somebody else has it"):
+                await shard.execute(get_job, SHOW)
+
+    run(main())
+
+
 @pytest.mark.parametrize(
     ("record", "text"),
     [
@@ -633,5 +648,34 @@ def test_a_bug_in_a_decision_changes_nothing():
                 await shard.execute(get_job, SHOW)
             await shard.execute(enqueue, a_job())
             assert [event.seq for event in await events_of(shard)] == [1, 2, 3]
+
+    run(main())
+
+
+def test_rows_that_stand_for_more_than_the_log_has_are_not_served():
+    async def main():
+        db = MemoryDatabase()
+        async with serving(opens(db)) as shard:
+            await shard.execute(enqueue, a_job())
+            await shard.checkpoint()
+        lost = db.batch()
+        for key, _ in await db.scan(LOG_PREFIX, LOG_END, limit=100):
+            lost.delete(key)
+        await db.write(lost)
+        with pytest.raises(Corrupt, match="is missing from the log"):
+            async with serving(opens(db)):
+                pass
+
+    run(main())
+
+
+def test_a_shard_that_was_taken_over_notices_without_being_asked_for_anything():
+    async def main():
+        spec = StoreSpec.in_memory()
+        async with serving(opens_slate(spec)) as stale, serving(opens_slate(spec)):
+            async with asyncio.timeout(30):
+                await stale.stopped.wait()
+            with pytest.raises(Fenced, match="another process has opened this shard"):
+                await stale.execute(enqueue, a_job())
 
     run(main())

@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-# Python has put the folder of this file there, in which our replay.py and its like would be found by their bare names.
-sys.path[0] = str(ROOT)
+# So that `tools.bench` is found wherever the command is called from.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 import click
 from rich.console import Console
@@ -15,6 +14,9 @@ from rich.console import Console
 from tools.bench.bench import Bench
 from tools.bench.report import Report
 from tools.bench.rows import FULL, QUICK, ROWS, Sizes, measure
+
+PLAIN_WIDTH = 180
+"""Of the table, where it does not go to a terminal."""
 
 HELP = "\b\nRows:\n" + "\n".join(f"  {name:<12} {row.about}" for name, row in ROWS.items())
 
@@ -38,13 +40,19 @@ def _numbers(_: click.Context, __: click.Parameter, text: str | None) -> tuple[i
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]}, epilog=HELP)
 @click.option("--only", metavar="ROW,...", callback=_chosen, help="Only these rows; the default is all.")
-@click.option("--quick", is_flag=True, help="Small sizes, about a minute: to see that it works, not how fast.")
+@click.option(
+    "--quick", is_flag=True, help="Small sizes, about a minute: to see that it works, not how fast."
+)
 @click.option("--repeat", type=click.IntRange(1), default=1, help="Measure so often; shown are medians.")
 @click.option("--jobs", type=click.IntRange(64), help="Jobs of the rows in-process and unary.")
-@click.option("--backlog", metavar="N,...", callback=_numbers, help="Waiting jobs of the rows backlog and open.")
+@click.option(
+    "--backlog", metavar="N,...", callback=_numbers, help="Waiting jobs of the rows backlog and open."
+)
 @click.option("--dir", "directory", type=click.Path(file_okay=False), help="Data goes below this directory.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False), help="Write everything to this file.")
-@click.option("--profile", is_flag=True, help="Run the life cycle in process under cProfile, and nothing else.")
+@click.option(
+    "--profile", is_flag=True, help="Run the life cycle in process under cProfile, and nothing else."
+)
 def main(
     only: list[str],
     quick: bool,
@@ -75,7 +83,8 @@ def main(
     with Bench(report, directory=directory, console=Console(stderr=True)) as bench:
         interrupted = measure(bench, ["profile"] if profile else only)
     report.end()
-    report.show(Console())
+    console = Console()
+    report.show(console if console.is_terminal else Console(width=PLAIN_WIDTH))
     if json_file is not None:
         Path(json_file).write_text(report.as_json(), encoding="utf-8")
     sys.exit(130 if interrupted else 1 if report.failures else 0)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -30,7 +31,8 @@ class Bench:
     def __init__(self, report: Report, *, directory: str | None, console: Console) -> None:
         self.report = report
         self.console = console
-        self._directory = directory
+        # Absolute, as parts run elsewhere.
+        self._directory = os.path.abspath(directory) if directory is not None else None
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -44,7 +46,7 @@ class Bench:
     def sizes(self) -> Sizes:
         return self.report.sizes
 
-    def __enter__(self) -> Bench:
+    def __enter__(self) -> Self:
         if self._directory is not None:
             Path(self._directory).mkdir(parents=True, exist_ok=True)
         self._progress.start()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -35,6 +34,7 @@ grpc_addr = "{grpc_addr}"
 initial_shard_count = {shards}
 
 [database]
+backend = "fs"
 path = "{directory}/data/%shard%"
 fsync = {fsync}
 
@@ -127,11 +127,7 @@ class Server:
     """A `silo serve` that runs."""
 
     address: str
-    process: subprocess.Popen[bytes]
-
-    def crash(self) -> None:
-        """Kill it as a crash would."""
-        self.process.send_signal(signal.SIGKILL)
+    pid: int
 
 
 @asynccontextmanager
@@ -139,13 +135,11 @@ async def served(directory: str, *, fsync: bool, shards: int = 1) -> AsyncIterat
     """A server of this directory, for as long as the block lasts; it takes its port, but may still be opening shards."""
     config = configure(directory, fsync=fsync, shards=shards)
     address = load(str(config), {}).settings.server.grpc_addr
-    with Path(directory, "server.log").open("ab") as log:
-        running = subprocess.Popen(
-            [sys.executable, "-m", "silo.cli.main", "serve", "-c", str(config)], stdout=log, stderr=log
-        )
+    log = Path(directory, "server.log")
+    running = _start(config, log)
     try:
-        await _port_taken(address, running, Path(directory, "server.log"))
-        yield Server(address, running)
+        await _port_taken(address, running, log)
+        yield Server(address, running.pid)
     finally:
         running.terminate()
         try:
@@ -155,15 +149,26 @@ async def served(directory: str, *, fsync: bool, shards: int = 1) -> AsyncIterat
             running.wait()
 
 
+def _start(config: Path, log: Path) -> subprocess.Popen[bytes]:
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "silo.cli.main", "serve", "-c", str(config)], stdout=output, stderr=output
+        )
+
+
 async def _port_taken(address: str, running: subprocess.Popen[bytes], log: Path) -> None:
     """Wait until the server can be connected to.  Otherwise gRPC's client would try once, and again only a second later."""
     host, _, port = address.partition(":")
     async with asyncio.timeout(OPENING_S):
         while True:
             if running.poll() is not None:
-                raise RuntimeError(f"silo serve ended with {running.returncode}: {log.read_text()[-2000:]}")
+                raise RuntimeError(f"silo serve ended with {running.returncode}: {_end_of(log)}")
             with suppress(OSError):
                 _, writer = await asyncio.open_connection(host, int(port))
                 writer.close()
                 return
             await asyncio.sleep(0.002)
+
+
+def _end_of(log: Path) -> str:
+    return log.read_text(errors="replace")[-2000:]

@@ -16,8 +16,8 @@ from tools.bench.part import Found, Say
 from tools.bench.probes import stalls_noted
 from tools.bench.report import Figure, Target
 
-TASKS = 512
-IN_FLIGHT = 4096
+TASKS = 256
+IN_FLIGHT = 2048
 """So that each of the producers can be at work on a lot."""
 
 
@@ -63,9 +63,7 @@ def _one_after_the_other(bench: Bench) -> Iterator[Figure]:
 def _stalls(bench: Bench) -> Iterator[Figure]:
     row = "in process, fsync on"
     with bench.directory() as directory:
-        found = bench.part(
-            f"{row}, stalls", stalls, directory=directory, fsync=True, jobs=bench.sizes.jobs
-        )
+        found = bench.part(f"{row}, stalls", stalls, directory=directory, fsync=True, jobs=bench.sizes.jobs)
     yield Figure(
         row=row,
         name="longest stall",
@@ -98,9 +96,7 @@ def profile(bench: Bench) -> Iterator[Figure]:
 async def life_cycle(say: Say, *, directory: str, fsync: bool, jobs: int) -> Found:
     work_as_the_server_does()
     async with serving_here(await a_shard(directory, fsync=fsync)) as shard:
-        done = await load.life_cycle(
-            shard, say, jobs=load.whole_lots(jobs), tasks=TASKS, in_flight=IN_FLIGHT
-        )
+        done = await load.life_cycle(shard, say, jobs=load.whole_lots(jobs), tasks=TASKS, in_flight=IN_FLIGHT)
         return {
             "per_second": done.per_second,
             "main_us": done.main_us,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -115,17 +115,15 @@ async def life_cycle(shard: Shard, say: Say, *, jobs: int, tasks: int, in_flight
         while to_lease:
             to_lease -= 1
             await work.acquire()
-            await finish_lot(shard, worker, done)
+            await finish(shard, worker, LOT, done)
             room.release()
 
     async with measured(say, jobs) as done:
-        await _all(*(produce() for _ in range(tasks)), *(consume(f"worker-{n}") for n in range(tasks)))
+        await all_of([produce() for _ in range(tasks)] + [consume(f"worker-{n}") for n in range(tasks)])
     return done
 
 
-async def enqueue_all(
-    shard: Shard, say: Say, *, jobs: int, tasks: int, job_ids: JobIds = by_server
-) -> Done:
+async def enqueue_all(shard: Shard, say: Say, *, jobs: int, tasks: int, job_ids: JobIds = by_server) -> Done:
     """Enqueue jobs, one by one, from so many producers."""
     left = jobs // LOT
 
@@ -137,7 +135,7 @@ async def enqueue_all(
             done.jobs += LOT
 
     async with measured(say, jobs) as done:
-        await _all(*(produce() for _ in range(tasks)))
+        await all_of([produce() for _ in range(tasks)])
     return done
 
 
@@ -149,35 +147,60 @@ async def drain(shard: Shard, say: Say, *, jobs: int, tasks: int) -> Done:
         nonlocal left
         while left:
             left -= 1
-            await finish_lot(shard, worker, done)
+            await finish(shard, worker, LOT, done)
 
     async with measured(say, jobs) as done:
-        await _all(*(consume(f"worker-{n}") for n in range(tasks)))
+        await all_of([consume(f"worker-{n}") for n in range(tasks)])
     return done
+
+
+async def at_pace(shard: Shard, say: Say, *, jobs_per_s: int, seconds: float) -> list[float]:
+    """Enqueue jobs at a steady pace, and lease and report each when it is there.  Returns the ms of each enqueue."""
+    jobs = round(jobs_per_s * seconds)
+    took_ms: list[float] = []
+
+    async def one(number: int) -> None:
+        began = time.perf_counter()
+        await enqueue_one(shard, by_server, number)
+        took_ms.append((time.perf_counter() - began) * 1000)
+        await finish(shard, "worker", 1, done)
+
+    async with measured(say, jobs) as done, asyncio.TaskGroup() as group:
+        began = time.perf_counter()
+        for number in range(jobs):
+            late_s = time.perf_counter() - began - number / jobs_per_s
+            # It stays a steady pace on the whole, also if the event loop was away for a while.
+            await asyncio.sleep(max(-late_s, 0))
+            group.create_task(one(number), name="job")
+    return took_ms
 
 
 async def enqueue_lot(shard: Shard, job_ids: JobIds, number: int) -> None:
     for offset in range(LOT):
-        job = NewJob(tenant=DEFAULT_TENANT, job_id=job_ids(), spec=SPEC, payload=payload(number + offset))
-        await shard.execute(enqueue, job, size=PAYLOAD_BYTES)
+        await enqueue_one(shard, job_ids, number + offset)
 
 
-async def finish_lot(shard: Shard, worker: str, done: Done) -> None:
-    """Lease a lot, which must be ready, and report each of its tasks."""
-    command = LeaseTasks(worker_id=worker, task_group=TASK_GROUP, max_tasks=LOT)
+async def enqueue_one(shard: Shard, job_ids: JobIds, number: int) -> None:
+    job = NewJob(tenant=DEFAULT_TENANT, job_id=job_ids(), spec=SPEC, payload=payload(number))
+    await shard.execute(enqueue, job, size=PAYLOAD_BYTES)
+
+
+async def finish(shard: Shard, worker: str, jobs: int, done: Done) -> None:
+    """Lease so many jobs, which must be ready, and report each."""
+    command = LeaseTasks(worker_id=worker, task_group=TASK_GROUP, max_tasks=jobs)
     tasks = await shard.execute(lease_tasks, command)
-    if len(tasks) < LOT:
-        raise RuntimeError(f"{LOT} jobs are ready, but {len(tasks)} were leased")
+    if len(tasks) < jobs:
+        raise RuntimeError(f"{jobs} jobs are ready, but {len(tasks)} were leased")
     for task in tasks:
         await shard.execute(report_outcome, ReportOutcome(task.task_id, Success(b"ok")))
         done.jobs += 1
 
 
-async def _all(*works: Coroutine[Any, Any, None]) -> None:
-    """Run all, and stop the others when one fails."""
+async def all_of(works: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run all to their end; when one fails, stop the others and raise its error."""
+    tasks = [asyncio.create_task(work, name=getattr(work, "__name__", "work")) for work in works]
     try:
-        async with asyncio.TaskGroup() as group:
-            for number, work in enumerate(works):
-                group.create_task(work, name=f"{work.__name__} {number}")
-    except* Exception as errors:
-        raise errors.exceptions[0] from None
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -1,7 +1,7 @@
 """A part of a row: a coroutine that runs in a process of its own, started by exec.
 
-The process is `python -m tools.bench.part MODULE:NAME ARGUMENTS`.  It says on standard output, a line of JSON each, how far it
-is and at last what it found; so nothing that it imports or prints on standard error is in the way.
+The process is `python -m tools.bench.part MODULE:NAME ARGUMENTS`.  It says on standard output, a line of JSON each, how far
+it is and at last what it found.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ class Report:
     def show(self, console: Console) -> None:
         """The table, for people."""
         table = Table(title=self._title())
-        for heading in ("row", "", "figure", "unit", "target", "ratio", "note"):
+        for heading in ("row", "", "figure", "unit", "target", "ratio", "fsync", "note"):
             table.add_column(heading, justify="right" if heading in ("figure", "target", "ratio") else "left")
         last = ""
         for line in self._lines.values():
@@ -117,6 +117,7 @@ class Report:
                 figure.unit,
                 str(figure.target or ""),
                 "" if ratio is None else f"[{'green' if ratio >= 1 else 'red'}]{ratio:.2f}",
+                {None: "", True: "on", False: "off"}[figure.fsync],
                 figure.note,
             )
             last = figure.row
@@ -175,7 +176,13 @@ def _values(line: Line) -> str:
 def shown(value: float) -> str:
     """With about three digits that count."""
     size = abs(value)
-    return f"{value:,.0f}" if size >= 100 or value == int(value) else f"{value:.1f}" if size >= 10 else f"{value:.2f}"
+    return (
+        f"{value:,.0f}"
+        if size >= 100 or value == int(value)
+        else f"{value:.1f}"
+        if size >= 10
+        else f"{value:.2f}"
+    )
 
 
 def _machine() -> dict[str, Any]:

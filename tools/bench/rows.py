@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import attrs
 
-from tools.bench import in_process
+from tools.bench import backlog, idle, in_process, latency, micro, opening, replaying, unary
 from tools.bench.bench import Bench
 from tools.bench.part import PartFailed
 from tools.bench.report import Figure
@@ -78,6 +78,13 @@ class Row:
 
 ROWS: dict[str, Row] = {
     "in-process": Row("a job's whole life in process; enqueue and drain alone; stalls", in_process.figures),
+    "unary": Row("the same over plain gRPC calls, with a real server", unary.figures),
+    "backlog": Row("drain from a long queue against an empty one; memory", backlog.figures),
+    "open": Row("how soon a shard with many jobs is there after a crash", opening.figures),
+    "replay": Row("events a second: open without a checkpoint, rebuild, verify", replaying.figures),
+    "latency": Row("one call by itself and at a steady pace; enqueue to lease", latency.figures),
+    "idle": Row("objects written by a server without work, and by work", idle.figures),
+    "micro": Row("us an event to encode, decode and fold; rows of a checkpoint", micro.figures),
 }
 
 UNLISTED = {"profile": Row("the life cycle in process under cProfile", in_process.profile)}
@@ -100,12 +107,8 @@ def _measure_row(bench: Bench, name: str, row: Row) -> None:
     bench.say(f"{name}: {row.about}")
     began = time.monotonic()
     try:
-        for figure in _found(bench, row):
+        for figure in row.figures(bench):
             bench.report.add(figure)
     except PartFailed as failure:
         bench.report.failures[name] = str(failure)
     bench.say(f"  {time.monotonic() - began:.0f} s")
-
-
-def _found(bench: Bench, row: Row) -> Iterator[Figure]:
-    yield from row.figures(bench)
