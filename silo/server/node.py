@@ -20,7 +20,7 @@ from silo.cluster.shard_map import Shard as MappedShard
 from silo.cluster.shard_map import ShardMap
 from silo.cluster.single_node import beside, find_or_create
 from silo.domain.ids import Ids
-from silo.errors import ConfigError, Fenced, SiloError
+from silo.errors import ConfigError, Corrupt, Fenced, SiloError
 from silo.server import cluster_info
 from silo.server.cluster_info import SingleNode
 from silo.server.from_settings import data_place, durability, grpc_options, shard_options, store_spec
@@ -133,7 +133,11 @@ class Node:
             ids=self._ids,
         )
         async with room:
-            await shard.open()
+            try:
+                await shard.open()
+            except Corrupt as error:
+                # The other shards serve without it; this one tells whoever asks why it does not.
+                shard._stop(error)
         self._opened.append(OpenShard(shard, mapped.range))
         self._tasks.append(asyncio.create_task(_keep_timers(shard), name=f"timers {mapped.id}"))
         self._tasks.append(asyncio.create_task(self._watch(shard), name=f"watch {mapped.id}"))

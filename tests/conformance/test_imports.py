@@ -17,17 +17,26 @@ SCHEDULED, SUCCEEDED, FAILED, CANCELLED = (
     pb.JOB_STATUS_FAILED,
     pb.JOB_STATUS_CANCELLED,
 )
-ONE_RETRY = pb.RetryPolicy(retry_count=1, initial_interval_ms=3_600_000, max_interval_ms=3_600_000, backoff_factor=1)
+ONE_RETRY = pb.RetryPolicy(
+    retry_count=1, initial_interval_ms=3_600_000, max_interval_ms=3_600_000, backoff_factor=1
+)
 
 
-def attempt(status: str, started_at_ms: int = 100, finished_at_ms: int = 200, **fields: Any) -> pb.ImportAttempt:
+def attempt(
+    status: str, started_at_ms: int = 100, finished_at_ms: int = 200, **fields: Any
+) -> pb.ImportAttempt:
     return pb.ImportAttempt(
-        status=f"ATTEMPT_STATUS_{status}", started_at_ms=started_at_ms, finished_at_ms=finished_at_ms, **fields
+        status=f"ATTEMPT_STATUS_{status}",
+        started_at_ms=started_at_ms,
+        finished_at_ms=finished_at_ms,
+        **fields,
     )
 
 
 def failed(number: int = 1) -> pb.ImportAttempt:
-    return attempt("FAILED", 100 * number, 100 * number + 50, error_code=f"E{number}", error_data=data(b"\x01"))
+    return attempt(
+        "FAILED", 100 * number, 100 * number + 50, error_code=f"E{number}", error_data=data(b"\x01")
+    )
 
 
 def succeeded() -> pb.ImportAttempt:
@@ -110,7 +119,11 @@ def test_of_an_attempt_only_what_fits_its_status_is_taken(silo):
     ids = [import_one(silo, attempts=[attempt(status, **everything)]).id for status in statuses]
     [won], [lost], [given_up] = (silo.job(job_id).attempts for job_id in ids)
 
-    assert (is_data(won.result, b"r"), won.HasField("error_code"), won.HasField("error_data")) == (True, False, False)
+    assert (is_data(won.result, b"r"), won.HasField("error_code"), won.HasField("error_data")) == (
+        True,
+        False,
+        False,
+    )
     assert (lost.HasField("result"), lost.error_code, is_data(lost.error_data, b"e")) == (False, "E", True)
     assert not any(given_up.HasField(name) for name in everything)
 
@@ -171,8 +184,12 @@ def test_an_imported_job_that_was_cancelled_was_not_asked_to_be(silo):
             'status: InvalidArgument, message: "invalid attempt status"',
             id="an attempt of unknown status",
         ),
-        pytest.param({"id": ""}, 'status: InvalidArgument, message: "job id is required for import"', id="no id"),
-        pytest.param({"shard": "x"}, 'status: InvalidArgument, message: "invalid shard ID: x"', id="no shard id"),
+        pytest.param(
+            {"id": ""}, 'status: InvalidArgument, message: "job id is required for import"', id="no id"
+        ),
+        pytest.param(
+            {"shard": "x"}, 'status: InvalidArgument, message: "invalid shard ID: x"', id="no shard id"
+        ),
         pytest.param(
             {"id": "", "task_group": "", "priority": 100},
             'status: InvalidArgument, message: "job id is required for import"',
@@ -208,7 +225,12 @@ def test_a_job_goes_on_where_its_source_left_it(silo):
 
     assert (result.success, result.status) == (True, SCHEDULED)
     assert job.retry_policy == ONE_RETRY
-    assert (job.priority, job.payload.msgpack, dict(job.metadata), job.task_group) == (3, b"old", {}, silo.group)
+    assert (job.priority, job.payload.msgpack, dict(job.metadata), job.task_group) == (
+        3,
+        b"old",
+        {},
+        silo.group,
+    )
     [task] = silo.lease()
     assert (task.attempt_number, task.relative_attempt_number, task.is_last_attempt) == (2, 2, True)
 
@@ -255,16 +277,26 @@ def changed(**but: Any) -> list[pb.ImportAttempt]:
 @pytest.mark.parametrize(
     ("attempts", "reason"),
     [
-        pytest.param([], "reimport has 0 attempts but job has 1 existing attempts", id="fewer than on record"),
+        pytest.param(
+            [], "reimport has 0 attempts but job has 1 existing attempts", id="fewer than on record"
+        ),
         pytest.param([failed(1)], "reimport must include at least one new attempt", id="none that is new"),
-        pytest.param([succeeded(), failed(2)], "existing attempt 0 does not match reimport data", id="another end"),
+        pytest.param(
+            [succeeded(), failed(2)], "existing attempt 0 does not match reimport data", id="another end"
+        ),
         pytest.param(
             changed(started_at_ms=1), "existing attempt 0 does not match reimport data", id="another start"
         ),
-        pytest.param(changed(finished_at_ms=1), "existing attempt 0 does not match reimport data", id="another time"),
-        pytest.param(changed(error_code="X"), "existing attempt 0 does not match reimport data", id="another code"),
         pytest.param(
-            changed(error_data=data(b"X")), "existing attempt 0 does not match reimport data", id="other bytes"
+            changed(finished_at_ms=1), "existing attempt 0 does not match reimport data", id="another time"
+        ),
+        pytest.param(
+            changed(error_code="X"), "existing attempt 0 does not match reimport data", id="another code"
+        ),
+        pytest.param(
+            changed(error_data=data(b"X")),
+            "existing attempt 0 does not match reimport data",
+            id="other bytes",
         ),
     ],
 )
@@ -391,9 +423,13 @@ def test_imported_jobs_are_counted(nodes):
         [shard] = alone.call("GetNodeInfo").owned_shards
         return shard.total_jobs, shard.completed_jobs
 
-    alone.import_jobs({"id": "done", "attempts": [succeeded()]}, {"id": "open"}, {"id": "lost", "priority": 100})
+    alone.import_jobs(
+        {"id": "done", "attempts": [succeeded()]}, {"id": "open"}, {"id": "lost", "priority": 100}
+    )
     assert counts() == (2, 1)
     alone.import_jobs({"id": "open", "attempts": [failed(1)]})
     assert counts() == (2, 2)
-    alone.import_jobs({"id": "open", "attempts": [failed(1), failed(2)], "retry_policy": pb.RetryPolicy(retry_count=2)})
+    alone.import_jobs(
+        {"id": "open", "attempts": [failed(1), failed(2)], "retry_policy": pb.RetryPolicy(retry_count=2)}
+    )
     assert counts() == (2, 1)

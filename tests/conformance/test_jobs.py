@@ -106,7 +106,9 @@ def test_a_running_job_has_no_next_start_and_an_attempt_without_an_end(silo):
 @pytest.mark.parametrize(
     ("outcome", "status", "fields"),
     [
-        pytest.param({"success": b"\x01"}, pb.ATTEMPT_STATUS_SUCCEEDED, {"result": data(b"\x01")}, id="success"),
+        pytest.param(
+            {"success": b"\x01"}, pb.ATTEMPT_STATUS_SUCCEEDED, {"result": data(b"\x01")}, id="success"
+        ),
         pytest.param(
             {"failure": ("E", b"\x02")},
             pb.ATTEMPT_STATUS_FAILED,
@@ -172,7 +174,10 @@ def test_a_job_that_does_not_exist_is_not_found(silo, rpc):
 
 def test_a_job_that_has_not_ended_has_no_result(silo):
     job_id = silo.enqueue()
-    assert silo.refusal("GetJobResult", id=job_id) == (WRONG_STATE, "job is not complete: status is Scheduled")
+    assert silo.refusal("GetJobResult", id=job_id) == (
+        WRONG_STATE,
+        "job is not complete: status is Scheduled",
+    )
 
     silo.lease_one()
     assert silo.refusal("GetJobResult", id=job_id) == (WRONG_STATE, "job is not complete: status is Running")

@@ -153,7 +153,10 @@ ANSWERS: dict[str, Any] = {
     "e:running": (WRONG_STATE, "cannot expedite job <id>: job is currently running (status: <Kind>)"),
     "e:flagged": (WRONG_STATE, "cannot expedite job <id>: job is cancelled (status: <Kind>)"),
     "e:over": (WRONG_STATE, "cannot expedite job <id>: job is already in terminal state (status: <Kind>)"),
-    "e:notask": (WRONG_STATE, "cannot expedite job <id>: job has no pending task to expedite (status: <Kind>)"),
+    "e:notask": (
+        WRONG_STATE,
+        "cannot expedite job <id>: job has no pending task to expedite (status: <Kind>)",
+    ),
     "l:running": (WRONG_STATE, "cannot lease job <id>: job is currently running (status: <Kind>)"),
     "l:flagged": (WRONG_STATE, "cannot lease job <id>: job is cancelled (status: <Kind>)"),
     "l:over": (WRONG_STATE, "cannot lease job <id>: job is already in terminal state (status: <Kind>)"),

@@ -54,7 +54,9 @@ def test_a_server_tells_its_name_and_the_address_that_clients_are_to_dial(nodes)
     info = server.call("GetClusterInfo")
 
     assert (info.this_grpc_addr, info.this_node_id) == ("silo.example:7450", "node-1")
-    assert [(owner.grpc_addr, owner.node_id) for owner in info.shard_owners] == [("silo.example:7450", "node-1")]
+    assert [(owner.grpc_addr, owner.node_id) for owner in info.shard_owners] == [
+        ("silo.example:7450", "node-1")
+    ]
     assert [list(member.placement_rings) for member in info.members] == [["big", "fast"]]
     assert list(server.call("GetNodeInfo").placement_rings) == ["big", "fast"]
 
@@ -77,7 +79,9 @@ def test_a_server_tells_its_shards_by_their_ids_and_how_many_jobs_each_has(nodes
     counts = {shard.shard_id: (shard.total_jobs, shard.completed_jobs) for shard in shards}
     assert counts.pop(server.node.shard) == (4, 2)
     assert set(counts.values()) == {(0, 0)}
-    assert {(shard.cleanup_status, shard.cleanup_completed_at_ms) for shard in shards} == {("CompactionDone", 0)}
+    assert {(shard.cleanup_status, shard.cleanup_completed_at_ms) for shard in shards} == {
+        ("CompactionDone", 0)
+    }
     assert all(before_ms <= shard.created_at_ms <= time.time_ns() // 1_000_000 for shard in shards)
 
 

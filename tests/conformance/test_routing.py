@@ -68,7 +68,9 @@ def test_a_tenant_s_jobs_are_taken_by_the_shard_of_its_hash_and_by_no_other(spli
         assert split.refusal("Enqueue", **split.job_fields(**fields)) == refusal
 
 
-ABOUT_JOBS = "Enqueue GetJob GetJobResult DeleteJob CancelJob DropTenantHolders RestartJob ExpediteJob LeaseTask"
+ABOUT_JOBS = (
+    "Enqueue GetJob GetJobResult DeleteJob CancelJob DropTenantHolders RestartJob ExpediteJob LeaseTask"
+)
 ABOUT_TASKS = {
     "ReportOutcome": {"success": pb.SerializedBytes()},
     "ReportRefreshOutcome": {"success": pb.RefreshSuccess()},

@@ -25,7 +25,9 @@ REFUSED = [
     pytest.param({"metadata": {f"k{n}": "" for n in range(17)}}, ENTRIES, id="17 entries of metadata"),
     pytest.param({"metadata": {"k" * 64: ""}}, KEY, id="a key of 64 characters"),
     pytest.param({"metadata": {"k": "v" * 65_535}}, VALUE, id="a value of 65535 bytes"),
-    pytest.param({"metadata": {"k": "é" * 32_768}}, VALUE, id="a value of 65536 bytes in half as many characters"),
+    pytest.param(
+        {"metadata": {"k": "é" * 32_768}}, VALUE, id="a value of 65536 bytes in half as many characters"
+    ),
     pytest.param({"task_group": ""}, GROUP, id="no task group"),
 ]
 
@@ -41,13 +43,19 @@ ACCEPTED = [
     pytest.param({"payload": None}, id="no payload"),
     pytest.param({"start_at_ms": -5}, id="a start before the epoch"),
     pytest.param(
-        {"retry_policy": pb.RetryPolicy(initial_interval_ms=-1, max_interval_ms=-2, backoff_factor=float("nan"))},
+        {
+            "retry_policy": pb.RetryPolicy(
+                initial_interval_ms=-1, max_interval_ms=-2, backoff_factor=float("nan")
+            )
+        },
         id="a retry policy that makes no sense",
     ),
 ]
 
 
-@pytest.mark.parametrize(("fields", "text"), [*REFUSED, pytest.param({"task_group": "g" * 65}, GROUP_LENGTH, id="65")])
+@pytest.mark.parametrize(
+    ("fields", "text"), [*REFUSED, pytest.param({"task_group": "g" * 65}, GROUP_LENGTH, id="65")]
+)
 def test_enqueue_refuses(silo, fields, text):
     fields = silo.job_fields(**fields)
 

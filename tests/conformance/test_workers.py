@@ -132,7 +132,12 @@ def test_one_particular_job_can_be_leased_due_or_not(silo, start_at_ms):
     job_id = silo.enqueue(start_at_ms=start_at_ms, priority=9, payload=data(b"\x05"))
     task = silo.call("LeaseTask", id=job_id, worker_id="w").task
 
-    assert (task.job_id, task.attempt_number, task.relative_attempt_number, task.lease_ms) == (job_id, 1, 1, 10_000)
+    assert (task.job_id, task.attempt_number, task.relative_attempt_number, task.lease_ms) == (
+        job_id,
+        1,
+        1,
+        10_000,
+    )
     assert (task.priority, task.payload.msgpack, task.is_last_attempt) == (9, b"\x05", True)
     assert silo.job(job_id).status == pb.JOB_STATUS_RUNNING
     assert silo.lease() == []
@@ -278,7 +283,10 @@ def test_a_wait_with_chance_in_it_is_up_to_twice_as_long(silo):
 
 @pytest.mark.parametrize(
     "outcome",
-    [{"success": pb.RefreshSuccess(new_max_concurrency=1)}, {"failure": pb.RefreshFailure(code="E", message="m")}],
+    [
+        {"success": pb.RefreshSuccess(new_max_concurrency=1)},
+        {"failure": pb.RefreshFailure(code="E", message="m")},
+    ],
     ids=["success", "failure"],
 )
 def test_nobody_was_given_a_limit_to_refresh(silo, outcome):
@@ -325,7 +333,9 @@ def test_a_worker_that_is_silent_for_ten_seconds_loses_its_lease(tenants):
         beat = {"shard": heard.shard, "task_id": heard.id, "tenant_id": "tenant-b"}
         tenants.call("Heartbeat", worker_id="w", **beat)
         return all(
-            tenants.job(ids[name], **fields).status != pb.JOB_STATUS_RUNNING for name in names if name != "heard"
+            tenants.job(ids[name], **fields).status != pb.JOB_STATUS_RUNNING
+            for name in names
+            if name != "heard"
         )
 
     tenants.wait_until(is_over)

@@ -32,7 +32,7 @@ grpc_addr = "127.0.0.1:0"
 initial_shard_count = 3
 [tenancy]
 enabled = true
-[web_ui]
+[webui]
 enabled = false
 [metrics]
 enabled = false

@@ -63,7 +63,9 @@ class Ledger:
         assert message.payload.msgpack == job.payload
         assert message.id not in {task.id for task in job.tasks}, f"{message.id} was leased twice"
         known = {task.attempt for task in job.tasks}
-        assert message.attempt_number > max(known, default=0), f"{job} has attempt {message.attempt_number} again"
+        assert message.attempt_number > max(known, default=0), (
+            f"{job} has attempt {message.attempt_number} again"
+        )
         assert not job.ended, f"{job} has ended and is leased again"
         task = Task(message.id, message.shard, message.tenant_id, message.job_id, message.attempt_number)
         job.tasks.append(task)
@@ -71,7 +73,12 @@ class Ledger:
 
     def open_tasks(self) -> list[Task]:
         """Tasks whose worker has no answer to its report yet."""
-        return [task for job in self.jobs.values() for task in job.tasks if not task.acknowledged and not job.ended]
+        return [
+            task
+            for job in self.jobs.values()
+            for task in job.tasks
+            if not task.acknowledged and not job.ended
+        ]
 
     def check(self, job: Job, found: Any) -> None:
         """Compare with the server's answer to GetJob, attempts included; None if there is no such job."""

@@ -86,7 +86,12 @@ class Load:
         tenant = self.chance.choice(TENANTS)
         size = self.chance.choice([10, 200, 5_000])
         job = self.ledger.new_job(
-            Job(tenant, f"job-{len(self.ledger.jobs)}", shard_of(self.client, tenant), self.chance.randbytes(size))
+            Job(
+                tenant,
+                f"job-{len(self.ledger.jobs)}",
+                shard_of(self.client, tenant),
+                self.chance.randbytes(size),
+            )
         )
         policy = pb.RetryPolicy(retry_count=self.chance.choice([0, 2]), backoff_factor=1)
         await self.call(

@@ -27,7 +27,7 @@ def test_a_record_that_cannot_be_read_stops_its_shard_and_says_which_and_the_oth
     data = tmp_path / "data"
 
     async def fill() -> str:
-        with broker(data, **NO_CHECKPOINTS) as running,_killed(running):
+        with broker(data, **NO_CHECKPOINTS) as running:
             async with load_on(running, ledger, chance) as load:
                 for _ in range(JOBS):
                     await load.enqueue()

@@ -106,7 +106,7 @@ class Report:
         for heading in ("row", "", "figure", "unit", "target", "ratio", "fsync", "note"):
             table.add_column(heading, justify="right" if heading in ("figure", "target", "ratio") else "left")
         last = ""
-        for line in self._lines.values():
+        for line in self._by_row():
             figure, ratio = line.figure, line.ratio
             if last and figure.row != last:
                 table.add_section()
@@ -127,6 +127,13 @@ class Report:
             console.print(f"[red]{name} failed:[/] {reason}", highlight=False)
         for text in self.profile:
             console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def _by_row(self) -> list[Line]:
+        """In the order in which they were found, but the figures of one row together."""
+        rows: dict[str, list[Line]] = {}
+        for line in self._lines.values():
+            rows.setdefault(line.figure.row, []).append(line)
+        return [line for lines in rows.values() for line in lines]
 
     def _title(self) -> str:
         machine = _machine()
@@ -152,7 +159,7 @@ class Report:
                 "note": line.figure.note,
                 "fsync": line.figure.fsync,
             }
-            for line in self._lines.values()
+            for line in self._by_row()
         ]
         return json.dumps(
             {
