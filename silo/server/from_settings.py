@@ -73,8 +73,8 @@ def grpc_options(settings: Settings) -> list[tuple[str, Any]]:
         ("grpc.max_receive_message_length", settings.server.max_message_bytes),
         ("grpc.max_send_message_length", settings.server.max_message_bytes),
         ("grpc.http2.lookahead_bytes", STREAM_WINDOW_BYTES),
-        # Of calls that it has not begun, gRPC refuses some beyond 1000 and all beyond 3000 as CANCELLED, which clients do not
-        # try again.  The bound is ours: `server.max_pending_commands`, and beyond it UNAVAILABLE.
+        # Of calls that it has not begun, gRPC refuses some beyond 1000 and all beyond 3000 as CANCELLED, which clients do
+        # not try again.  The bound is ours: `server.max_pending_commands`, and beyond it UNAVAILABLE.
         ("grpc.server.max_pending_requests", CALLS_MAX),
         ("grpc.server.max_pending_requests_hard_limit", CALLS_MAX),
         # Otherwise a second server would share the port without a word, and each would get some of the calls.

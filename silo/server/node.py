@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 OPENING_AT_ONCE = 8
 DRAIN_S = 5.0
+TURN_AWAY_S = 0.1
 TIMERS_AGAIN_S = 1.0
 
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - to warn of it
@@ -61,6 +62,7 @@ class Node:
         self._stores = store_spec(settings.database)
         self._ids = Ids(os.urandom)
         self._opened: list[OpenShard] = []
+        self._shards: Shards | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._server = grpc.aio.server(
             interceptors=[Auth(token)] if token else [], options=grpc_options(settings)
@@ -137,7 +139,7 @@ class Node:
                 await shard.open()
             except Corrupt as error:
                 # The other shards serve without it; this one tells whoever asks why it does not.
-                shard._stop(error)
+                shard.stop(error)
         self._opened.append(OpenShard(shard, mapped.range))
         self._tasks.append(asyncio.create_task(_keep_timers(shard), name=f"timers {mapped.id}"))
         self._tasks.append(asyncio.create_task(self._watch(shard), name=f"watch {mapped.id}"))
@@ -159,7 +161,7 @@ class Node:
 
     async def _serve(self, cluster: SingleNode) -> None:
         settings = self.settings
-        shards = Shards(
+        self._shards = shards = Shards(
             self._opened, cluster=cluster, tenancy=settings.tenancy.enabled, chance=random.Random()
         )
         service = Silo(shards, cluster, reset_shard=self._reset if settings.server.dev_mode else None)
@@ -192,6 +194,11 @@ class Node:
     async def stop(self) -> None:
         """Let calls finish for at most 5 s, then close the shards.  What was acknowledged is durable already."""
         await self._health.stopping()
+        if self._shards is not None:
+            # Calls that reach gRPC just when it shuts down are CANCELLED, which clients do not try again.  So whoever is
+            # calling is first told UNAVAILABLE, which sends him away for a while.
+            self._shards.turn_away()
+            await asyncio.sleep(TURN_AWAY_S)
         await self._server.stop(DRAIN_S)
         for task in self._tasks:
             task.cancel()

@@ -53,13 +53,19 @@ class Shards:
         self._tenancy = tenancy
         self._chance = chance
         self._default_hash = tenant_hash(DEFAULT_TENANT)
+        self._turned_away = False
 
     def __iter__(self) -> Iterator[OpenShard]:
         """All of them, in the order of their ids."""
         return iter(sorted(self._opened.values(), key=lambda shard: shard.id))
 
+    def turn_away(self) -> None:
+        """Tell every call that comes from now on to try again: this server stops."""
+        self._turned_away = True
+
     def in_random_order(self) -> list[OpenShard]:
-        """Those that are serving just now."""
+        """Those that are serving just now.  Raises ShardNotReady if callers are turned away."""
+        self._admit()
         serving = [shard for shard in self._opened.values() if shard.is_serving]
         self._chance.shuffle(serving)
         return serving
@@ -77,8 +83,9 @@ class Shards:
         Raises:
             Invalid: it is no shard id.
             ShardNotFound: it is not here; the error says where, if that is known.
-            ShardNotReady: it is here, or about to be, but not serving yet.
+            ShardNotReady: it is here, or about to be, but not serving yet, or callers are turned away.
         """
+        self._admit()
         # Clients nearly always send the canonical form, which needs no parsing to be found.
         shard = self._opened.get(text) or self._opened.get(parse_shard_id(text))
         if shard is None:
@@ -86,6 +93,10 @@ class Shards:
         if shard.shard.stage in (Stage.CLOSED, Stage.OPENING, Stage.REPLAYING):
             raise _not_ready()
         return shard
+
+    def _admit(self) -> None:
+        if self._turned_away:
+            raise ShardNotReady("the server is stopping; try again")
 
     def _not_open(self, shard_id: str) -> ShardNotFound | ShardNotReady:
         owner = self._cluster.owner_of(shard_id)

@@ -343,7 +343,7 @@ class Shard:
             logger.error("shard %s lets go: %s", self.shard_id, error)
             await self._let_go()
             if not isinstance(error, Unavailable) or isinstance(error, Fenced):
-                self._stop(error)
+                self.stop(error)
                 return
             if not await self._reopen():
                 return
@@ -395,13 +395,13 @@ class Shard:
             except Unavailable as error:
                 logger.warning("shard %s cannot be opened yet (try %d): %s", self.shard_id, tries, error)
             except SiloError as error:
-                self._stop(error)
+                self.stop(error)
                 return False
             else:
                 logger.info("shard %s serves again after %d tries", self.shard_id, tries)
                 return True
 
-    def _stop(self, error: SiloError) -> None:
+    def stop(self, error: SiloError) -> None:
         """Serve no more: the error is everybody's answer from now on."""
         logger.error("shard %s has stopped: %s", self.shard_id, error)
         self.stage = Stage.STOPPED

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 from types import TracebackType
+from typing import Self
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, SETTINGS, PING, GOAWAY = 0, 1, 4, 6, 7
@@ -23,7 +24,7 @@ class Connection:
         self._socket.sendall(PREFACE)
         self._send(SETTINGS, 0, 0, b"")
 
-    def __enter__(self) -> Connection:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -60,12 +60,11 @@ def test_a_tenant_s_jobs_are_taken_by_the_shard_of_its_hash_and_by_no_other(spli
         if within(PLACES[tenant], owner):
             assert split.has(split.enqueue(**fields), **fields)
             continue
-        refusal = (
-            WRONG_STATE,
-            f"tenant '{tenant}' is not within shard {owner.shard_id} range "
-            f"[{owner.range_start or '-∞'}, {owner.range_end or '+∞'}); refresh topology and retry",
+        span = f"[{owner.range_start or '-∞'}, {owner.range_end or '+∞'})"
+        text = (
+            f"tenant '{tenant}' is not within shard {owner.shard_id} range {span}; refresh topology and retry"
         )
-        assert split.refusal("Enqueue", **split.job_fields(**fields)) == refusal
+        assert split.refusal("Enqueue", **split.job_fields(**fields)) == (WRONG_STATE, text)
 
 
 ABOUT_JOBS = (

@@ -26,7 +26,6 @@ TENANTS = [f"tenant-{letter}" for letter in "abcdefgh"]
 GROUP = "load"
 CLIENTS = 6
 WORKERS = 4
-GONE = {StatusCode.UNAVAILABLE, StatusCode.CANCELLED}
 CALLS_AT_ONCE = 100
 NEXT_LOOK_S = 0.1
 
@@ -59,16 +58,28 @@ class Load:
             try:
                 await work()
             except AioRpcError as error:
-                if error.code() not in GONE:
+                if error.code() is not StatusCode.UNAVAILABLE:
                     raise
                 self.gone.set()
 
     async def call(self, rpc: str, **fields: Any) -> Any:
         reply = await self.client.call(rpc, **fields)
-        self.heard()
+        self._heard()
         return reply
 
-    def heard(self) -> None:
+    async def refusal(self, rpc: str, **fields: Any) -> str | None:
+        """None if the call was obeyed, or why it was not."""
+        try:
+            await self.client.call(rpc, **fields)
+        except AioRpcError as error:
+            if error.code() is StatusCode.UNAVAILABLE:
+                raise
+            self._heard()
+            return error.details()
+        self._heard()
+        return None
+
+    def _heard(self) -> None:
         self.acknowledged += 1
         self.ledger.acknowledged += 1
         if self.acknowledged in self._reached:
@@ -82,8 +93,8 @@ class Load:
         else:
             await self.cancel(self.chance.choice(list(self.ledger.jobs.values())))
 
-    async def enqueue(self) -> Job:
-        tenant = self.chance.choice(TENANTS)
+    async def enqueue(self, tenant: str = "") -> Job:
+        tenant = tenant or self.chance.choice(TENANTS)
         size = self.chance.choice([10, 200, 5_000])
         job = self.ledger.new_job(
             Job(
@@ -109,21 +120,17 @@ class Load:
 
     async def cancel(self, job: Job) -> None:
         asked_before, job.cancel_asked = job.cancel_asked, True
-        try:
-            await self.call("CancelJob", shard=job.shard, tenant=job.tenant, id=job.id)
-        except AioRpcError as error:
-            if error.code() in GONE:
-                raise
-            self.heard()
-            job.cancel_asked = asked_before
-            if error.details() == "job not found":
-                assert not job.enqueued, f"{job} was acknowledged and is lost"
-            elif error.details() == "job is already cancelled":
-                assert asked_before, f"{job} is cancelled, and nobody asked for it"
-            else:
-                assert error.details() == "job is already in terminal state", error
-        else:
+        refusal = await self.refusal("CancelJob", shard=job.shard, tenant=job.tenant, id=job.id)
+        if refusal is None:
             job.cancelled = True
+            return
+        job.cancel_asked = asked_before
+        if refusal == "job not found":
+            assert not job.enqueued, f"{job} was acknowledged and is lost"
+        elif refusal == "job is already cancelled":
+            assert asked_before, f"{job} is cancelled, and nobody asked for it"
+        else:
+            assert refusal == "job is already in terminal state"
 
     async def _one_worker_s_round(self) -> None:
         for task in await self.lease(self.chance.randint(1, 8)):
@@ -151,13 +158,9 @@ class Load:
             "cancelled": {"cancelled": pb.Cancelled()},
         }
         where = {"shard": task.shard, "tenant_id": task.tenant, "task_id": task.id}
-        try:
-            await self.call("ReportOutcome", **where, **fields[kind])
-        except AioRpcError as error:
-            if error.code() in GONE:
-                raise
-            self.heard()
-            assert error.details() == "lease not found", error
+        refusal = await self.refusal("ReportOutcome", **where, **fields[kind])
+        if refusal is not None:
+            assert refusal == "lease not found"
             assert asked_before, f"the lease of {task} is lost"
         task.acknowledged = True
         self.ledger.jobs[task.tenant, task.job_id].ended |= kind != "failure"

@@ -29,11 +29,11 @@ def test_a_broker_whose_data_another_one_opens_ends_and_what_it_acknowledged_is_
                     assert "another process has opened shard" in stale.said
                     assert "so this one stops" in stale.said
                     assert "Traceback" not in stale.said
-                    async with load_on(fresh, ledger, chance) as load:
-                        await load.check()
-                        await load.report_open_tasks()
-                        await load.enqueue()
-                        await load.check()
+                    async with load_on(fresh, ledger, chance) as new_load:
+                        await new_load.check()
+                        await new_load.report_open_tasks()
+                        await new_load.enqueue()
+                        await new_load.check()
                     assert fresh.is_running
 
     run(take_over())

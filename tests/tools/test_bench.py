@@ -32,7 +32,7 @@ def test_a_row_is_measured_and_written_as_json(tmp_path):
 
     assert said.returncode == 0, said.stdout + said.stderr
     found = json.loads((tmp_path / "x.json").read_text())
-    assert {"began", "took_s", "machine", "settings", "figures", "failures"} <= found.keys()
+    assert {"began", "took_s", "machine", "settings", "broker", "figures", "failures"} <= found.keys()
     assert {"cores", "python", "slatedb", "load_before", "load_after"} <= found["machine"].keys()
     assert (found["settings"]["jobs"], found["settings"]["repeat"]) == (500, 1)
     assert found["failures"] == {}

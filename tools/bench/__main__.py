@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -78,6 +79,8 @@ def main(
       python tools/bench --only backlog --backlog 100000
       python tools/bench --profile --jobs 20000
     """
+    # Whoever ends this with SIGTERM wants the servers and directories of the bench to go as well.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # What is measured goes to standard output, what happens meanwhile to standard error.
     report = Report(sizes=_sizes(quick=quick, jobs=jobs, backlog=backlog), repeat=repeat)
     with Bench(report, directory=directory, console=Console(stderr=True)) as bench:

@@ -13,15 +13,15 @@ from tools.bench.probes import memory_mb, objects_written, processor_s
 from tools.bench.report import Figure
 
 SHARDS = 8
+WORK_JOBS = 1_000
 SETTLE_S = 4.0
-"""After this nothing is left of what happened before: a checkpoint is written after 2 s."""
+"""After this nothing should be left to do: a checkpoint is written after 2 s."""
 
 PACE_JOBS_PER_S = 200
-PACE_S = 10.0
 
 
 def figures(bench: Bench) -> Iterator[Figure]:
-    row, seconds = "idle", bench.sizes.idle_s
+    row, seconds = "idle", bench.sizes.watched_s
     with bench.directory() as directory:
         found = bench.part(row, watch_idle, directory=directory, seconds=seconds)
     hourly = found["objects"] * 3600 / seconds
@@ -37,14 +37,14 @@ def figures(bench: Bench) -> Iterator[Figure]:
     yield Figure(row=row, name="memory", value=found["memory_mb"], unit="MB", fsync=False)
 
     with bench.directory() as directory:
-        found = bench.part("objects of work", watch_work, directory=directory)
+        found = bench.part("objects of work", watch_work, directory=directory, seconds=seconds)
     yield Figure(
         row="objects of work",
         name=f"at {PACE_JOBS_PER_S} jobs/s",
         value=found["objects"],
         unit="a 1,000 jobs",
         fsync=False,
-        note=f"three commits a job: {found['which']}",
+        note=f"each job is enqueued, leased and reported by itself: {found['which']}",
     )
 
 
@@ -54,7 +54,7 @@ def figures(bench: Bench) -> Iterator[Figure]:
 async def watch_idle(say: Say, *, directory: str, seconds: float) -> Found:
     async with served(directory, fsync=False, shards=SHARDS) as server:
         async with wire.connected(server.address) as client:
-            await client.find_shard()
+            await wire.life_cycle(client, say, jobs=WORK_JOBS, tasks=8)
         await asyncio.sleep(SETTLE_S)
         began_s = processor_s(server.pid)
         async with objects_written(directory) as objects:
@@ -69,10 +69,10 @@ async def watch_idle(say: Say, *, directory: str, seconds: float) -> Found:
         }
 
 
-async def watch_work(say: Say, *, directory: str) -> Found:
+async def watch_work(say: Say, *, directory: str, seconds: float) -> Found:
     work_as_the_server_does()
     shard = await a_shard(directory, fsync=False)
     async with serving_here(shard), objects_written(directory) as objects:
-        done_ms = await load.at_pace(shard, say, jobs_per_s=PACE_JOBS_PER_S, seconds=PACE_S)
+        done_ms = await load.at_pace(shard, say, jobs_per_s=PACE_JOBS_PER_S, seconds=seconds)
         await shard.checkpoint()
     return {"objects": objects.total / len(done_ms) * 1000, "which": str(objects)}

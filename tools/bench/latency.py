@@ -15,7 +15,6 @@ from tools.bench.report import Figure
 
 POLL_S = 0.001
 PACE_JOBS_PER_S = 1_000
-PACE_S = 6.0
 BETWEEN_JOBS_S = 0.01
 
 
@@ -27,7 +26,9 @@ def figures(bench: Bench) -> Iterator[Figure]:
             found = bench.part(f"{row}: commit", commit, directory=directory, fsync=fsync, samples=samples)
         yield from _percentiles(row, "commit", found["ms"], fsync, "one enqueue after the other, in process")
         with bench.directory() as directory:
-            found = bench.part(f"{row}: paced", paced, directory=directory, fsync=fsync)
+            found = bench.part(
+                f"{row}: paced", paced, directory=directory, fsync=fsync, seconds=bench.sizes.watched_s
+            )
         yield from _percentiles(
             row,
             f"enqueue at {PACE_JOBS_PER_S:,} jobs/s",
@@ -69,11 +70,11 @@ async def commit(say: Say, *, directory: str, fsync: bool, samples: int) -> Foun
     return {"ms": took_ms}
 
 
-async def paced(say: Say, *, directory: str, fsync: bool) -> Found:
+async def paced(say: Say, *, directory: str, fsync: bool, seconds: float) -> Found:
     """Whole lives at a pace that leaves the machine room, so that what is slow is slow by itself."""
     work_as_the_server_does()
     async with serving_here(await a_shard(directory, fsync=fsync)) as shard:
-        took_ms = await load.at_pace(shard, say, jobs_per_s=PACE_JOBS_PER_S, seconds=PACE_S)
+        took_ms = await load.at_pace(shard, say, jobs_per_s=PACE_JOBS_PER_S, seconds=seconds)
         return {"ms": took_ms, "checkpoints": shard.checkpoints.count}
 
 

@@ -16,6 +16,9 @@ import attrs
 from rich.console import Console
 from rich.table import Table
 
+from silo.server.from_settings import shard_options
+from silo.settings import Settings
+
 if TYPE_CHECKING:
     from tools.bench.rows import Sizes
 
@@ -167,6 +170,7 @@ class Report:
                 "took_s": round(self._took_s, 1),
                 "machine": _machine() | {"load_before": self._loads[0], "load_after": self._loads[-1]},
                 "settings": attrs.asdict(self.sizes) | {"repeat": self.repeat},
+                "broker": attrs.asdict(shard_options(Settings())),
                 "figures": lines,
                 "failures": self.failures,
             },

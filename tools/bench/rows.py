@@ -22,7 +22,7 @@ class Sizes:
         backlogs: how many jobs wait while `drained` of them are done.
         logged: jobs in the log that is replayed.
         samples: calls of which the latency is measured.
-        idle_s: how long an idle server is watched.
+        watched_s: how long an idle server is watched, and one at a steady pace.
         micro_events: events that are encoded, decoded and folded.
     """
 
@@ -32,7 +32,7 @@ class Sizes:
     drained: int
     logged: int
     samples: int
-    idle_s: float
+    watched_s: float
     micro_events: int
 
     def with_(self, *, jobs: int | None, backlogs: tuple[int, ...] | None) -> Sizes:
@@ -52,7 +52,7 @@ FULL = Sizes(
     drained=20_000,
     logged=50_000,
     samples=2_000,
-    idle_s=10,
+    watched_s=10,
     micro_events=40_000,
 )
 
@@ -63,7 +63,7 @@ QUICK = Sizes(
     drained=2_000,
     logged=5_000,
     samples=200,
-    idle_s=3,
+    watched_s=3,
     micro_events=8_000,
 )
 

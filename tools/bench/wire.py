@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import grpc.aio
 
+from silo.domain.tenants import DEFAULT_TENANT, tenant_hash
 from silo.pb import silo_pb2 as pb
 from silo.pb.silo_pb2_grpc import SiloStub
 from tools.bench.load import TASK_GROUP, Done, all_of, measured, payload
@@ -25,11 +26,16 @@ class Client:
         self.shard = ""
 
     async def find_shard(self) -> None:
-        """Wait until the server answers, and learn its first shard."""
+        """Wait until the server answers, and learn which shard is that of callers without a tenant."""
         info = await self._stub.GetClusterInfo(
             pb.GetClusterInfoRequest(), wait_for_ready=True, timeout=CALL_TIMEOUT_S
         )
-        self.shard = info.shard_owners[0].shard_id
+        place = tenant_hash(DEFAULT_TENANT)
+        self.shard = next(
+            owner.shard_id
+            for owner in info.shard_owners
+            if owner.range_start <= place and (not owner.range_end or place < owner.range_end)
+        )
 
     async def enqueue(self, number: int) -> str:
         job = pb.EnqueueRequest(
