@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 LOOK_AGAIN_S = 0.02
 """Under load every commit may move a front; looking after each of them would cost more than it finds."""
 
+WAIT_S_MIN = 0.005
+"""After the wall clock stepped back, time stands still until it has caught up, and something due may stay due for long."""
+
 RETRY_S = 0.2
 
 
@@ -37,7 +40,7 @@ async def run_timers(shard: Shard) -> None:
             # The shard is opening again, or for good somebody else's; whoever supervises it knows.
             await asyncio.sleep(RETRY_S)
             continue
-        wait_s = max((due_ms - shard.now_ms()) / 1000, 0.001) if due_ms is not None else None
+        wait_s = max((due_ms - shard.now_ms()) / 1000, WAIT_S_MIN) if due_ms is not None else None
         try:
             # Not wait_for: before Python 3.12 it swallows a cancellation that comes together with the event.
             async with asyncio.timeout(wait_s):

@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args, get_origin
+
+import attrs
 
 from silo.events.catalogue import EVENTS, Event, JobEvent
 from silo.projections import attempts, counters, jobs, leases, payloads, tasks
@@ -28,6 +31,22 @@ TABLES: tuple[Table[Any], ...] = (
     leases.EXPIRIES,
     counters.COUNTS,
 )
+
+
+def _shape(kind: Any) -> str:
+    """A type with everything that its packed form depends on."""
+    if attrs.has(kind):
+        attrs.resolve_types(kind)
+        fields = ", ".join(f"{field.name}: {_shape(field.type)}" for field in attrs.fields(kind))
+        return f"{kind.__name__}({fields})"
+    parts = get_args(kind)
+    return f"{get_origin(kind)}[{', '.join(map(_shape, parts))}]" if parts else str(kind)
+
+
+ROWS_FORMAT = hashlib.sha256(
+    "\n".join(f"{table.tag} {table.name} {_shape(table.row)}" for table in TABLES).encode()
+).hexdigest()[:16]
+"""Names how rows are laid out.  A program that finds rows of another format makes them anew."""
 
 Fold = Callable[[Any, Any, View], None]
 """A fold is given an event, the row of its job as it was before (None for the event that begins a job), and the rows."""

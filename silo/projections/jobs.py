@@ -71,6 +71,7 @@ class JobRow:
 
     Attributes:
         payload_seq: where `PAYLOADS` has the payload.
+        payload_bytes: its length.
         enqueued_ms: when it arrived here.
         next_start_ms: when the pending attempt may start; kept when a pending job is cancelled.
         attempts: how many have started (or were imported).
@@ -83,6 +84,7 @@ class JobRow:
 
     spec: JobSpec
     payload_seq: int
+    payload_bytes: int
     enqueued_ms: int
     status: JobStatus
     changed_ms: int
@@ -153,6 +155,7 @@ def job_enqueued(event: JobEnqueued, _: None, view: View) -> None:
     row = JobRow(
         spec=event.spec,
         payload_seq=event.seq,
+        payload_bytes=len(event.payload),
         enqueued_ms=event.time_ms,
         status=JobStatus.SCHEDULED,
         changed_ms=event.time_ms,
@@ -171,6 +174,7 @@ def job_imported(event: JobImported, _: None, view: View) -> None:
     row = JobRow(
         spec=event.spec,
         payload_seq=event.seq,
+        payload_bytes=len(event.payload),
         enqueued_ms=event.time_ms,
         status=event.status,
         changed_ms=event.changed_ms,

@@ -36,7 +36,17 @@ class JobRef:
     job_id: str
 
 
-READY = Table("ready", tag=0x20, row=JobRef, front=1)
+@attrs.define
+class ReadyRow:
+    """A task that could be leased this instant, with what it takes to have its payload at hand by then."""
+
+    tenant: str
+    job_id: str
+    payload_seq: int
+    payload_bytes: int
+
+
+READY = Table("ready", tag=0x20, row=ReadyRow, front=1)
 """(task group, virtual start, start, sequence number of the chain)"""
 
 TIMERS = Table("timers", tag=0x21, row=JobRef, front=0)
@@ -52,6 +62,10 @@ def ready_key(task_group: str, chain: Chain) -> Key:
 
 def timer_key(chain: Chain) -> Key:
     return (chain.start_ms, chain.seq)
+
+
+def _enter_ready(event: JobEvent, job: JobRow, key: Key, view: View) -> None:
+    view.insert(READY, key, ReadyRow(event.tenant, event.job_id, job.payload_seq, job.payload_bytes))
 
 
 def _leave(job: JobRow, view: View) -> None:
@@ -76,25 +90,22 @@ def _remember(event: JobEvent, job: JobRow, view: View) -> None:
 
 def chain_started(event: ChainStarted, job: JobRow, view: View) -> None:
     _leave(job, view)
-    ref = JobRef(event.tenant, event.job_id)
     if event.start_ms > event.time_ms:
-        view.insert(TIMERS, (event.start_ms, event.seq), ref)
+        view.insert(TIMERS, (event.start_ms, event.seq), JobRef(event.tenant, event.job_id))
     else:
         key = (job.spec.task_group, event.virtual_start_ms, event.start_ms, event.seq)
-        view.insert(READY, key, ref)
+        _enter_ready(event, job, key, view)
 
 
 def chain_due(event: ChainDue, job: JobRow, view: View) -> None:
     _leave(job, view)
-    view.insert(
-        READY, ready_key(job.spec.task_group, live_chain(event, job)), JobRef(event.tenant, event.job_id)
-    )
+    _enter_ready(event, job, ready_key(job.spec.task_group, live_chain(event, job)), view)
 
 
 def job_expedited(event: JobExpedited, job: JobRow, view: View) -> None:
     _leave(job, view)
     key = (job.spec.task_group, event.virtual_start_ms, event.time_ms, live_chain(event, job).seq)
-    view.insert(READY, key, JobRef(event.tenant, event.job_id))
+    _enter_ready(event, job, key, view)
 
 
 def task_leased(event: TaskLeased, job: JobRow, view: View) -> None:

@@ -98,8 +98,12 @@ class View(Protocol):
     def get(self, table: Table[Row], key: Key) -> Row | None:
         """The row, or None if there is none.  Raises NotLoaded."""
 
-    def require(self, table: Table[Any], keys: Iterable[Key]) -> None:
-        """Say that these rows will be read, so that all that are missing are loaded at once.  Raises NotLoaded."""
+    def require(self, table: Table[Any], keys: Iterable[Key], *, ahead: Iterable[Key] = ()) -> None:
+        """Say that these rows will be read, so that all that are missing are loaded at once.  Raises NotLoaded.
+
+        If one is missing, those of `ahead` are loaded with it: rows that the next commands will ask for.  It is only then
+        that `ahead` is looked at.
+        """
 
     def first(self, table: Table[Row], queue: Key, rows: int) -> Sequence[tuple[Key, Row]]:
         """Up to `rows` rows of a queue, from its front.  Raises NotLoaded."""

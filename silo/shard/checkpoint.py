@@ -16,6 +16,7 @@ There is no third case, as the batch is atomic.  Opening is: read the note, fold
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -24,11 +25,14 @@ import attrs
 
 from silo.errors import Corrupt
 from silo.events.packing import from_bytes, to_bytes
+from silo.projections.fold import ROWS_FORMAT, TABLES
 from silo.projections.view import Key, Table
-from silo.shard.disk import CHECKPOINT_KEY
+from silo.shard.disk import CHECKPOINT_KEY, read_table
 from silo.shard.rows import Generation
 from silo.storage import keys
 from silo.storage.database import Batch, Database, Reader
+
+logger = logging.getLogger(__name__)
 
 SLICE_S = 0.002
 """How long building a batch keeps the event loop from everything else, if there is no hurry."""
@@ -36,6 +40,11 @@ SLICE_S = 0.002
 SLICE_S_MAX = 0.010
 """The same when the next checkpoint is due already: a loop so busy takes longer turns than this anyway, and slices that are
 short beside its turns would let changes gather faster than they are written."""
+
+PAUSE_S = 0.002
+"""How long the event loop has to itself between two slices, if there is no hurry."""
+
+NO_HURRY = 0.25
 
 LOOK_AT_CLOCK_EVERY = 64
 
@@ -50,14 +59,52 @@ class Note:
 
 async def read_note(reader: Reader) -> Note:
     """What the rows on disk stand for; a database without a checkpoint stands for no event at all."""
+    note, _ = await _read_note(reader)
+    return note
+
+
+async def _read_note(reader: Reader) -> tuple[Note, str]:
+    """The note, and the format of the rows."""
     raw = await reader.get(CHECKPOINT_KEY)
     if raw is None:
-        return Note(0, 0)
+        return Note(0, 0), ROWS_FORMAT
     try:
-        seq, time_ms = from_bytes(raw)
+        seq, time_ms, rows_format = from_bytes(raw)
     except (ValueError, TypeError) as error:
         raise Corrupt(f"the checkpoint's note cannot be read: {error}") from error
-    return Note(seq, time_ms)
+    return Note(seq, time_ms), rows_format
+
+
+def _note_bytes(note: Note, rows_format: str) -> bytes:
+    return to_bytes([note.seq, note.time_ms, rows_format])
+
+
+async def find_rows(db: Database) -> Note:
+    """What the rows on disk stand for, to replay the log from there.
+
+    Rows that another version of this program wrote in another format are removed: they follow from the log, which every
+    version can read, and will be made anew.  A crash in the middle of that leaves a note that says so.
+    """
+    note, rows_format = await _read_note(db)
+    if rows_format == ROWS_FORMAT:
+        return note
+    logger.warning(
+        "the rows are in format %s, not %s: they are made anew from the log", rows_format, ROWS_FORMAT
+    )
+    await _write_note(db, _note_bytes(Note(0, 0), "none: being removed"))
+    for table in TABLES:
+        async for page in read_table(db, table):
+            batch = db.batch()
+            batch.change([(key, None) for key, _ in page])
+            await db.write(batch)
+    await _write_note(db, _note_bytes(Note(0, 0), ROWS_FORMAT))
+    return Note(0, 0)
+
+
+async def _write_note(db: Database, note: bytes) -> None:
+    batch = db.batch()
+    batch.put(CHECKPOINT_KEY, note)
+    await db.write(batch)
 
 
 async def write_rows(
@@ -79,9 +126,10 @@ async def write_rows(
         for lot in _lots(rows.items()):
             _put_rows(batch, table, lot)
             if clock() > slice_ends:
-                await asyncio.sleep(0)
+                # A commit needs several turns of the loop: without a pause, each would wait for a slice.
+                await asyncio.sleep(PAUSE_S if hurry() < NO_HURRY else 0)
                 slice_ends = clock() + _slice_s(hurry())
-    batch.put(CHECKPOINT_KEY, to_bytes([note.seq, note.time_ms]))
+    batch.put(CHECKPOINT_KEY, _note_bytes(note, ROWS_FORMAT))
     await db.write(batch)
 
 

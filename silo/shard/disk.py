@@ -7,9 +7,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from silo.errors import Corrupt
 from silo.projections.view import Key, MissingFront, MissingRows, Table
 from silo.shard.rows import Rows
 from silo.shard.window import ROWS_MAX
@@ -20,7 +22,12 @@ NOTES_PREFIX = b"\x02"
 CHECKPOINT_KEY = NOTES_PREFIX + b"checkpoint"
 
 SCAN_FROM = 8
-"""So many rows of one table are looked for by scanning: where keys lie together, that costs a tenth of point reads."""
+"""So many rows are looked for by scanning: where keys lie together, that costs a tenth of point reads."""
+
+SCANNED_AT_ONCE = 256
+
+GETS_AT_ONCE = 32
+"""Point reads spend most of their time waiting for a thread of the store, so some are under way together."""
 
 ROWS_PER_PAGE = 500
 
@@ -33,6 +40,44 @@ def row_key(table: Table[Any], key: Key) -> bytes:
 def key_of(raw: bytes) -> Key:
     """The inverse of `row_key`."""
     return keys.decode(raw[1:])  # type: ignore[return-value]
+
+
+class Loader:
+    """Brings what commands miss into memory, each thing once, however many commands wait for it."""
+
+    def __init__(self, reader: Reader, rows: Rows) -> None:
+        self._reader = reader
+        self._rows = rows
+        self._under_way: dict[tuple[Table[Any], Key], asyncio.Future[None]] = {}
+
+    async def load(self, missing: MissingRows | MissingFront) -> None:
+        """Load what is missing, or wait until whoever loads some of it is done; the caller will see what it still misses.
+
+        Whoever loads goes on without giving the loop a turn, so nobody can push its rows out of memory before it has used
+        them: each load lets at least one command get ahead.
+
+        Raises what the store raised.
+        """
+        if isinstance(missing, MissingFront):
+            places = [(missing.table, missing.queue)]
+        else:
+            places = [(missing.table, key) for key in missing.keys]
+        under_way = {self._under_way[place] for place in places if place in self._under_way}
+        for load_of_another in under_way:
+            # Shielded, as a waiter that goes away must not take along what others wait for.
+            await asyncio.shield(load_of_another)
+        if not under_way:
+            await self._load(missing, places)
+
+    async def _load(self, missing: MissingRows | MissingFront, places: list[tuple[Table[Any], Key]]) -> None:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._under_way.update((place, done) for place in places)
+        try:
+            await load(self._reader, self._rows, missing)
+        finally:
+            for place in places:
+                del self._under_way[place]
+            done.set_result(None)
 
 
 async def load(reader: Reader, rows: Rows, missing: MissingRows | MissingFront) -> None:
@@ -57,22 +102,49 @@ async def load(reader: Reader, rows: Rows, missing: MissingRows | MissingFront) 
 
 async def _read_rows(reader: Reader, table: Table[Any], wanted: Sequence[Key]) -> list[tuple[Key, Any]]:
     """The rows under these keys; None where there is none."""
-    by_raw = {row_key(table, key): key for key in wanted}
-    left = sorted(by_raw)
-    found: dict[bytes, bytes | None] = {}
-    while len(left) >= SCAN_FROM:
-        limit = 2 * len(left)
-        run = await reader.scan(left[0], left[-1] + b"\x00", limit=limit)
-        hits = {raw: value for raw, value in run if raw in by_raw}
-        reached = run[-1][0] if len(run) == limit else left[-1]
-        passed = [raw for raw in left if raw <= reached]
-        found.update((raw, hits.get(raw)) for raw in passed)
-        left = left[len(passed) :]
-        if len(hits) * 4 < len(run):
+    # Keys that differ in their last part only may lie together: a tenant's jobs, or payloads.
+    groups: dict[Key, list[tuple[bytes, Key]]] = {}
+    for key in wanted:
+        groups.setdefault(key[:-1], []).append((row_key(table, key), key))
+    found: list[tuple[Key, Any]] = []
+    alone: list[tuple[bytes, Key]] = []
+    for group in groups.values():
+        group.sort()
+        values = await _read_together(reader, [raw for raw, _ in group]) if len(group) >= SCAN_FROM else {}
+        found += [(key, _decoded(table, key, values[raw])) for raw, key in group if raw in values]
+        alone += [(raw, key) for raw, key in group if raw not in values]
+    if len(alone) == 1:
+        ((raw, key),) = alone
+        return [*found, (key, _decoded(table, key, await reader.get(raw)))]
+    for lot in (alone[at : at + GETS_AT_ONCE] for at in range(0, len(alone), GETS_AT_ONCE)):
+        raws = await asyncio.gather(*(reader.get(raw) for raw, _ in lot))
+        found += [(key, _decoded(table, key, value)) for (_, key), value in zip(lot, raws, strict=True)]
+    return found
+
+
+async def _read_together(reader: Reader, wanted: list[bytes]) -> dict[bytes, bytes | None]:
+    """What scanning tells about these keys, which are in order; it gives up where they turn out not to lie together."""
+    known: dict[bytes, bytes | None] = {}
+    # The first few tell whether it is worth it.
+    at, size = 0, SCAN_FROM
+    while at < len(wanted):
+        asked = wanted[at : at + size]
+        limit = 2 * len(asked)
+        run = dict(await reader.scan(asked[0], asked[-1] + b"\x00", limit=limit))
+        reached = max(run) if len(run) == limit else asked[-1]
+        passed = [raw for raw in asked if raw <= reached]
+        known.update((raw, run.get(raw)) for raw in passed)
+        if len(run.keys() & set(passed)) * 4 < len(run):
             break
-    for raw in left:
-        found[raw] = await reader.get(raw)
-    return [(by_raw[raw], table.decode(value) if value is not None else None) for raw, value in found.items()]
+        at, size = at + len(passed), SCANNED_AT_ONCE
+    return known
+
+
+def _decoded(table: Table[Any], key: Key, value: bytes | None) -> Any:
+    try:
+        return table.decode(value) if value is not None else None
+    except (ValueError, TypeError) as error:
+        raise Corrupt(f"the row {table.name} {key} cannot be read: {error}") from error
 
 
 async def _read_front(
@@ -84,7 +156,9 @@ async def _read_front(
     first = row_key(table, since) if since else queue
     limit = max(ROWS_MAX // 2, missing.rows)
     raw = await reader.scan(first, keys.prefix_end(queue), limit=limit)
-    piece = [(key_of(key), table.decode(value)) for key, value in raw]
+    piece = [
+        (key, _decoded(table, key, value)) for key, value in ((key_of(key), value) for key, value in raw)
+    ]
     if len(raw) < limit:
         return piece, None
     # Complete up to and without the last row, which begins the next piece.

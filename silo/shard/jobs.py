@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 import attrs
@@ -34,9 +34,9 @@ def the_job(name: JobName, view: View) -> JobRow:
     return row
 
 
-def rows(view: View, table: Table[Row], keys: Sequence[Key]) -> list[Row]:
+def rows(view: View, table: Table[Row], keys: Sequence[Key], *, ahead: Iterable[Key] = ()) -> list[Row]:
     """The rows under these keys, which another row says exist.  Raises Corrupt if one does not."""
-    view.require(table, keys)
+    view.require(table, keys, ahead=ahead)
     found = [view.get(table, key) for key in keys]
     for key, row in zip(keys, found, strict=True):
         if row is None:
@@ -44,12 +44,13 @@ def rows(view: View, table: Table[Row], keys: Sequence[Key]) -> list[Row]:
     return [row for row in found if row is not None]
 
 
-def require_jobs(names: Sequence[JobName], view: View) -> list[JobRow]:
+def require_jobs(names: Sequence[JobName], view: View, *, ahead: Iterable[JobName] = ()) -> list[JobRow]:
     """The rows of jobs that a queue or a lease names, with what a change of their state will read besides.
 
     Without this a command about many jobs would load their rows one by one, and begin anew after each.
     """
-    jobs = rows(view, JOBS, [(name.tenant, name.job_id) for name in names])
+    keys = [(name.tenant, name.job_id) for name in names]
+    jobs = rows(view, JOBS, keys, ahead=((name.tenant, name.job_id) for name in ahead))
     view.require(COUNTS, sorted({(name.tenant,) for name in names}))
     return jobs
 

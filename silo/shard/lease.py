@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import TypeVar
+
 import attrs
 
 from silo.domain.jobs import LEASE_MS, JobSpec, JobStatus
@@ -10,14 +14,20 @@ from silo.events.catalogue import LeaseRenewed, TaskLeased
 from silo.projections.jobs import JobRow
 from silo.projections.leases import LEASES
 from silo.projections.payloads import PAYLOADS
-from silo.projections.tasks import READY
+from silo.projections.tasks import READY, ReadyRow
+from silo.projections.view import View
 from silo.shard.chains import start_chain
 from silo.shard.draft import Draft
 from silo.shard.due import wake_due_chains
 from silo.shard.jobs import JobName, require_jobs, rows, the_job
 
+Item = TypeVar("Item")
+
 TASKS_PER_COMMAND_MAX = 256
 """A worker may ask for any number; the server hands them out in pieces of this size."""
+
+AHEAD_TASKS = 512
+AHEAD_BYTES_MAX = 512 << 10
 
 LEASED_BYTES_MAX = 32 << 20
 """Payloads in one reply; a message may have 128 MiB."""
@@ -59,19 +69,44 @@ class LeaseTasks:
 def lease_tasks(command: LeaseTasks, draft: Draft) -> list[LeasedTask]:
     """Lease what stands at the front of the ready queue, of whatever tenant."""
     wake_due_chains(draft)
-    view = draft.view
-    front = view.first(READY, (command.task_group,), min(command.max_tasks, TASKS_PER_COMMAND_MAX))
-    names = [JobName(ref.tenant, ref.job_id) for _, ref in front]
-    jobs = require_jobs(names, view)
-    payloads = rows(view, PAYLOADS, [(job.payload_seq,) for job in jobs])
-    leased: list[LeasedTask] = []
+    view, group = draft.view, command.task_group
+    front = [row for _, row in view.first(READY, (group,), min(command.max_tasks, TASKS_PER_COMMAND_MAX))]
+    front = _up_to(command.bytes_max, front, [row.payload_bytes for row in front])
+    names = [JobName(row.tenant, row.job_id) for row in front]
+    jobs = require_jobs(names, view, ahead=(JobName(row.tenant, row.job_id) for row in _ahead(group, view)))
+    payloads = rows(
+        view,
+        PAYLOADS,
+        [(row.payload_seq,) for row in front],
+        ahead=((row.payload_seq,) for row in _ahead(group, view)),
+    )
+    found = list(zip(names, jobs, payloads, strict=True))
+    fitting = _up_to(command.bytes_max, found, [job.payload_bytes + _metadata_bytes(job) for job in jobs])
+    return [_lease(name, job, payload, command.worker_id, draft) for name, job, payload in fitting]
+
+
+def _up_to(bytes_max: int, items: Sequence[Item], sizes: Sequence[int]) -> list[Item]:
+    """The first of the items that are not larger together, at least one."""
+    together = accumulate(sizes)
+    return [
+        item
+        for index, (item, size) in enumerate(zip(items, together, strict=True))
+        if not index or size <= bytes_max
+    ]
+
+
+def _metadata_bytes(job: JobRow) -> int:
+    return sum(len(key) + len(value) for key, value in job.spec.metadata)
+
+
+def _ahead(task_group: str, view: View) -> Iterator[ReadyRow]:
+    """What the next commands will lease.  Rows that come from disk come together at a fraction of the cost."""
     size = 0
-    for name, job, payload in zip(names, jobs, payloads, strict=True):
-        size += len(payload)
-        if leased and size > command.bytes_max:
-            break
-        leased.append(_lease(name, job, payload, command.worker_id, draft))
-    return leased
+    for _, row in view.first(READY, (task_group,), AHEAD_TASKS):
+        size += row.payload_bytes
+        if size > AHEAD_BYTES_MAX:
+            return
+        yield row
 
 
 @attrs.frozen(kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from silo.domain.jobs import AttemptStatus, JobStatus
+from silo.domain.jobs import JobStatus
 from silo.errors import WrongState
 from silo.projections.counters import COUNTS, NOTHING, WHOLE_SHARD, CountRow
 from silo.projections.jobs import JobRow
@@ -56,14 +56,7 @@ def get_result(name: JobName, draft: Draft) -> JobResult:
     row = the_job(name, draft.view)
     if not row.status.is_terminal:
         raise WrongState(f"job is not complete: status is {row.status.kind}")
-    last = last_attempt(row, draft.view)
-    finished_ms = row.changed_ms
-    # A job that was cancelled while it waited for its next try ended then, not when that try's forerunner failed.
-    if last is not None and (
-        row.status is not JobStatus.CANCELLED or last.row.status is AttemptStatus.CANCELLED
-    ):
-        finished_ms = last.row.finished_ms or row.changed_ms
-    return JobResult(status=row.status, finished_ms=finished_ms, attempt=last)
+    return JobResult(status=row.status, finished_ms=row.changed_ms, attempt=last_attempt(row, draft.view))
 
 
 def get_history(name: JobName, draft: Draft) -> int:

@@ -40,6 +40,8 @@ class _Absent:
 
 ABSENT: Final = _Absent()
 
+NO_ROWS: Final[dict[Key, Any]] = {}
+
 
 class Generation:
     """Rows changed between two checkpoints.
@@ -102,11 +104,15 @@ class Rows:
                 raise NotLoaded(MissingRows(table, (key,)))
         return row  # type: ignore[no-any-return]
 
-    def require(self, table: Table[Any], keys: Iterable[Key]) -> None:
-        changed = self._changed[table]
-        missing = tuple(key for key in keys if key not in changed and self._peek_below(table, key) is ABSENT)
+    def require(self, table: Table[Any], keys: Iterable[Key], *, ahead: Iterable[Key] = ()) -> None:
+        missing = self._missing(table, keys)
         if missing:
-            raise NotLoaded(MissingRows(table, missing))
+            also = self._missing(table, ahead)
+            raise NotLoaded(MissingRows(table, tuple(dict.fromkeys(missing + also))))
+
+    def _missing(self, table: Table[Any], keys: Iterable[Key]) -> list[Key]:
+        changed = self._changed[table]
+        return [key for key in keys if key not in changed and self._peek_below(table, key) is ABSENT]
 
     def first(self, table: Table[Row], queue: Key, rows: int) -> Sequence[tuple[Key, Row]]:
         window = self._windows[table].get(queue)
@@ -118,7 +124,8 @@ class Rows:
     def _peek_below(self, table: Table[Any], key: Key) -> Any:
         """The row as it was before the changes, or ABSENT if it is not in memory."""
         if self.frozen is not None:
-            row = self.frozen.rows[table].get(key, ABSENT)
+            # Not frozen.rows[table]: a checkpoint is walking through it, and must not see it grow.
+            row = self.frozen.rows.get(table, NO_ROWS).get(key, ABSENT)
             if row is not ABSENT:
                 return row
         row = self._loaded.rows[table].get(key, ABSENT)
@@ -164,7 +171,9 @@ class Rows:
         self._undo.append((table, key, rows.get(key, ABSENT), was_fresh, in_window))
         if was_fresh:
             fresh.discard(key)
-            del rows[key]
+            dropped = rows.pop(key)
+            if table.is_bytes:
+                self.changes.payload_bytes -= len(dropped)
         else:
             rows[key] = None
 
@@ -190,6 +199,8 @@ class Rows:
             rows[key] = row
             if was_fresh:
                 fresh.add(key)
+                if table.is_bytes:
+                    self.changes.payload_bytes += len(row)
         if table.front is not None:
             window = self._windows[table].get(key[: table.front])
             if window is not None:
@@ -239,7 +250,7 @@ class Rows:
         for generation in (self.frozen, self.changes):
             if generation is None:
                 continue
-            for key, row in generation.rows[table].items():
+            for key, row in generation.rows.get(table, NO_ROWS).items():
                 if table.queue(key) != queue or window.covers(key) or not (horizon is None or key < horizon):
                     continue
                 if row is None:
@@ -290,4 +301,4 @@ class Rows:
         """The rows of a table that are not on disk yet, older generation first; None for a deleted one."""
         for generation in (self.frozen, self.changes):
             if generation is not None:
-                yield from generation.rows[table].items()
+                yield from generation.rows.get(table, NO_ROWS).items()

@@ -40,8 +40,8 @@ from silo.errors import (
 from silo.events.catalogue import ShardCreated
 from silo.events.log import Log, require_event
 from silo.projections.view import NotLoaded
-from silo.shard.checkpoint import Note, read_note, write_rows
-from silo.shard.disk import load
+from silo.shard.checkpoint import Note, find_rows, write_rows
+from silo.shard.disk import Loader
 from silo.shard.draft import SYSTEM, Caller, Draft, Rules
 from silo.shard.lease_clock import LeaseClock
 from silo.shard.replay import replay
@@ -147,10 +147,12 @@ class Shard:
         self._checkpointing = asyncio.Lock()
         self._failed = _Failure()
         self._room = asyncio.Event()
-        self._waiting_for_room = 0
+        self._commands = 0
+        self._bytes = 0
         self._life: asyncio.Task[None] | None = None
         self._db: Database | None = None
         self._log: Log | None = None
+        self._loader: Loader | None = None
 
     # --- commands --------------------------------------------------------------------------------------------------------
 
@@ -174,10 +176,21 @@ class Shard:
             Unavailable: the shard is not serving, is full, or its store failed; the command may be tried again.
             Corrupt: the shard has stopped, as its log cannot be understood.
         """
-        log = self._admit()
+        self._refuse_if_full(self._admit())
+        self._commands += 1
+        self._bytes += size
+        try:
+            return await self._execute(decide, command, caller, size)
+        finally:
+            self._commands -= 1
+            self._bytes -= size
+
+    async def _execute(
+        self, decide: Decide[Command, Reply], command: Command, caller: Caller, size: int
+    ) -> Reply:
         while not self._room.is_set():
-            await self._wait_for_room()
-            log = self._admit()
+            await self._room.wait()
+        log = self._admit()
         while True:
             draft = self._draft(log, caller)
             try:
@@ -211,25 +224,22 @@ class Shard:
         return reply
 
     def _admit(self) -> Log:
-        """The log to append to.  Raises Unavailable or Corrupt if there is none, Busy if too much is pending."""
+        """The log to append to.  Raises Unavailable or Corrupt if there is none."""
         if self.failure is not None:
             raise again(self.failure)
         log = self._log
         if self.stage is not Stage.SERVING or log is None:
             raise ShardNotReady(f"shard {self.shard_id} is {self.stage.value}; try again")
-        if (
-            log.pending_commands + self._waiting_for_room >= self._options.pending_commands_max
-            or log.pending_bytes >= self._options.pending_bytes_max
-        ):
-            raise Busy("too many commands are waiting to become durable; try again")
         return log
 
-    async def _wait_for_room(self) -> None:
-        self._waiting_for_room += 1
-        try:
-            await self._room.wait()
-        finally:
-            self._waiting_for_room -= 1
+    def _refuse_if_full(self, log: Log) -> None:
+        """Raise Busy if too much is under way: being decided, or not durable yet though its caller may be gone."""
+        options = self._options
+        if (
+            max(self._commands, log.pending_commands) >= options.pending_commands_max
+            or max(self._bytes, log.pending_bytes) >= options.pending_bytes_max
+        ):
+            raise Busy("too many commands are waiting to become durable; try again")
 
     def _draft(self, log: Log, caller: Caller) -> Draft:
         return Draft(
@@ -270,11 +280,11 @@ class Shard:
         )
 
     async def _load(self, absent: NotLoaded) -> None:
-        # All three belong to the same opening of the shard, also if it opens again during the read.
-        db, rows, failed = self._db, self.rows, self._failed
-        assert db is not None
+        # Both belong to the same opening of the shard, also if it opens again during the read.
+        loader, failed = self._loader, self._failed
+        assert loader is not None
         try:
-            await load(db, rows, absent.missing)
+            await loader.load(absent.missing)
         except SiloError as error:
             failed.set(error)
             raise
@@ -397,6 +407,8 @@ class Shard:
             except SiloError as error:
                 self.stop(error)
                 return False
+            except Exception:
+                logger.exception("shard %s met a bug when it was opened (try %d)", self.shard_id, tries)
             else:
                 logger.info("shard %s serves again after %d tries", self.shard_id, tries)
                 return True
@@ -418,7 +430,7 @@ class Shard:
         self._failed = _Failure()
         db = await self._open_database()
         try:
-            note = await read_note(db)
+            note = await find_rows(db)
             await require_event(db, note.seq)
             self.stage = Stage.REPLAYING
             self.rows = Rows()
@@ -427,6 +439,7 @@ class Shard:
             await db.abandon()
             raise
         self._db = db
+        self._loader = Loader(db, self.rows)
         self._log = Log(db, next_seq=last.seq + 1, commit_interval_ms=self._options.commit_interval_ms)
         self._time_ms = last.time_ms
         self._look_at_seq = self._frozen_seq = last.seq
@@ -485,6 +498,9 @@ class Shard:
                 await write_rows(db, generation, note, asyncio.get_running_loop().time, self._fullness)
             except SiloError as error:
                 failed.set(error)
+                raise
+            except Exception as error:
+                failed.set(StoreFailed(f"a checkpoint failed: {type(error).__name__}: {error}"))
                 raise
             rows.thaw()
             self.checkpoints.add()

@@ -21,6 +21,8 @@ is turned off (it does not heed checkpoints, and deletes what the newest manifes
 not).  Hence at every moment the disk has, durably, one manifest, its files, and the whole log after it.  How
 often a round runs decides only how much old stuff lies about.
 
+If only the log is on a local disk, a round does no more than note how far the log is durable.
+
 What a power cut leaves beside that may be torn; powercut.py removes it when the database is opened next.
 """
 
@@ -85,7 +87,7 @@ class LocalSyncing(Syncing):
 
     async def wal(self) -> None:
         await _in_thread(self._log_files.sync_new)
-        if self._home is not None and self._round is None:
+        if self._round is None:
             self._round = asyncio.create_task(self._rest_later(), name="storage fsync")
 
     async def _rest_later(self) -> None:
@@ -100,10 +102,11 @@ class LocalSyncing(Syncing):
 
     async def rest(self) -> None:
         home = self._home
-        if home is None:
-            await self._record(None, None)
-            return
         async with self._one_round:
+            if home is None:
+                # A bucket is durable by itself, so SlateDB's own collector of WAL objects is right there.
+                await self._record(None, None)
+                return
             pinned = await self._admin.create_detached_checkpoint(
                 generated.CheckpointOptions(lifetime_ms=None, source=None, name=_PIN)
             )

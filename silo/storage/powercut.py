@@ -9,7 +9,8 @@ machine was started anew since the record was written:
   after the recorded manifest is complete, as it is deleted only after the next record.
 - WAL objects after the recorded number are read in order up to the first that is torn or missing; this one
   and all after it are set aside.  An acknowledged write cannot be among them, as the log is fsynced in order
-  before a write is acknowledged.
+  before a write is acknowledged.  Objects that the manifest has no need of do not count: where the manifests
+  are in a bucket, SlateDB deletes such objects itself, in any order and also after the recorded number.
 
 After a mere crash of the process nothing of this happens: the files are as they were written.
 """
@@ -80,24 +81,26 @@ def forget(home: Path) -> None:
     (home / RECORD).unlink(missing_ok=True)
 
 
-async def clear_away(home: Path, wal: Path, log_reader: Any) -> None:
-    """Set aside what a power cut may have torn, if there was one.  `log_reader` reads the WAL objects in
-    `wal`."""
+async def clear_away(home: Path, wal: Path, admin: Any, log_reader: Any) -> None:
+    """Set aside what a power cut may have torn, if there was one.  `admin` reads the manifests, `log_reader`
+    the WAL objects in `wal`."""
     record = read(home)
     if record is None or record.boot_id == boot_id():
         return
     for kind, last in (("manifest", record.manifest_id), ("compactions", record.compactions_id)):
         if last is not None:
             _set_aside(path for number, path in _numbered(home / kind, kind) if number > last)
-    torn = await _first_torn(wal, record.wal_id, log_reader)
+    manifest = await admin.read_manifest(None)
+    superfluous = manifest.replay_after_wal_id if manifest else 0
+    torn = await _first_torn(wal, max(record.wal_id, superfluous), log_reader)
     _set_aside(path for number, path in _numbered(wal, "sst") if torn is not None and number >= torn)
 
 
-async def _first_torn(wal: Path, durable: int, log_reader: Any) -> int | None:
-    """The number of the first WAL object after `durable` that is not whole."""
-    expected = durable
+async def _first_torn(wal: Path, last: int, log_reader: Any) -> int | None:
+    """The number of the first WAL object after `last` that is not whole."""
+    expected = last
     for number, path in _numbered(wal, "sst"):
-        if number <= durable:
+        if number <= last:
             continue
         expected += 1
         # SlateDB takes an empty object for a fence; but each opening records the number of its own.

@@ -191,9 +191,18 @@ class SlateDatabase(_SlateReader):
                 for done in self._in_flight:
                     if not done.done():
                         done.set_result(None)
-        except (*Failures, asyncio.CancelledError) as reason:
-            # What was applied in memory may become durable or not: only opening anew can tell.
-            self._refuse_waiting(self._break(named(reason)))
+        except BaseException as reason:
+            # What was applied in memory may become durable or not: only opening anew can tell.  That holds for
+            # errors that nobody expects too (no thread can be started), and the callers must hear of them.
+            if isinstance(reason, (*Failures, asyncio.CancelledError)):
+                failure = named(reason)
+            else:
+                _log.error("a commit failed in a way that was not expected", exc_info=reason)
+                failure = StoreFailed(f"the store failed: {type(reason).__name__}: {reason}")
+            self._refuse_waiting(self._break(failure))
+            if isinstance(reason, (KeyboardInterrupt, SystemExit, GeneratorExit)):
+                # These end the loop; anything else would be lost in a task that nobody awaits.
+                raise
         finally:
             self._committer = None
 

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 from silo.events.catalogue import ChainDue, ChainStarted, JobExpedited, JobFailed, JobRestarted, TaskLeased
-from silo.projections.tasks import FORGETTING, READY, TIMERS, JobRef
+from silo.projections.tasks import FORGETTING, READY, TIMERS, JobRef, ReadyRow
 from tests.builders import LATER, NOW, fact, pending, running, succeeded
 from tests.story import Story
 
 REF = JobRef("acme", "j1")
+READY_ROW = ReadyRow("acme", "j1", payload_seq=1, payload_bytes=7)
 
 
 def test_only_what_could_be_leased_this_instant_is_ready():
-    assert Story().given(*pending()).table(READY) == {("group", NOW, NOW, 2): REF}
+    assert Story().given(*pending()).table(READY) == {("group", NOW, NOW, 2): READY_ROW}
     assert Story().given(*pending(start_ms=LATER)).table(TIMERS) == {(LATER, 2): REF}
     for life in (running(), succeeded()):
         story = Story().given(*life)
@@ -35,7 +36,7 @@ def test_an_expedited_chain_keeps_its_turn_among_those_of_its_time():
         .given(fact(JobExpedited, virtual_start_ms=NOW + 7))
     )
 
-    assert story.table(READY) == {("group", NOW + 7, NOW + 5, 2): REF}
+    assert story.table(READY) == {("group", NOW + 7, NOW + 5, 2): READY_ROW}
     assert not story.table(TIMERS)
 
 

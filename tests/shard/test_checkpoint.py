@@ -44,7 +44,7 @@ def test_rows_and_their_note_are_written_in_one_batch():
     async def main():
         db = Watched(MemoryDatabase())
         rows = Rows()
-        rows.insert(READY, ("g", 1, 1, 1), READY.row("acme", "j1"))
+        rows.insert(READY, ("g", 1, 1, 1), READY.row("acme", "j1", 1, 0))
         rows.delete(READY, ("g", 2, 2, 2))
         rows.keep()
         await write_rows(db, rows.freeze(), Note(7, NOW), asyncio.get_running_loop().time)
@@ -60,7 +60,7 @@ def test_building_a_large_batch_gives_the_event_loop_its_turns():
     async def main():
         rows = Rows()
         for number in range(5_000):
-            rows.insert(READY, ("g", number, 1, 1), READY.row("acme", "j1"))
+            rows.insert(READY, ("g", number, 1, 1), READY.row("acme", "j1", 1, 0))
         rows.keep()
         ticks = count(0.0, 1.0)
         others = 0

@@ -294,15 +294,24 @@ def test_a_job_between_two_tries_may_be_reimported():
 # --- many in one call ---------------------------------------------------------------------------------------
 
 
-def test_a_running_job_refuses_the_whole_call_before_anything_is_taken_in():
+def test_a_running_job_refuses_the_whole_call_if_that_is_asked_beforehand():
     story = Story().given(*running())
-    jobs = [an_import(name=JobName("acme", "new")), an_import(*told(SUCCEEDED))]
+    jobs = [an_import(name=JobName("acme", "new")), an_import()]
 
-    text = r"^cannot reimport job j1: job is currently running \(status: Running\)$"
-    for ask in (refuse_running, import_jobs):
-        with pytest.raises(WrongState, match=text):
-            story.when(ask, jobs)
-    assert len(story.history) == 3
+    with pytest.raises(
+        WrongState, match=r"^cannot reimport job j1: job is currently running \(status: Running\)$"
+    ):
+        story.when(refuse_running, jobs)
+
+
+def test_a_job_that_runs_by_the_time_of_its_import_is_refused_by_itself():
+    story = Story().given(*running())
+    story.when(import_jobs, [an_import(name=JobName("acme", "new")), an_import()])
+
+    taken, refused = story.reply
+    assert taken == Imported(JobStatus.SCHEDULED)
+    assert isinstance(refused, NotImported)
+    assert "job is currently running" in refused.error
 
 
 def test_a_job_that_is_refused_does_not_stop_the_others():

@@ -32,7 +32,7 @@ from silo.shard.disk import key_of, read_table
 from silo.shard.draft import Rules
 from silo.shard.enqueue import enqueue
 from silo.shard.expedite import expedite
-from silo.shard.import_jobs import Imported, import_jobs
+from silo.shard.import_jobs import Imported, NotImported, import_jobs
 from silo.shard.jobs import JobName
 from silo.shard.lease import LeaseTask, heartbeat, lease_task, lease_tasks
 from silo.shard.outcome import report_outcome
@@ -370,7 +370,7 @@ class World:
         reply = await self.ask(import_jobs, [job])
         known = self.model.jobs.get(name)
         if known is not None and known.status is JobStatus.RUNNING:
-            assert isinstance(reply, Refused)
+            assert isinstance(reply[0], NotImported)
             return
         told = [attempt.status for attempt in job.attempts]
         in_order = all(status is AttemptStatus.FAILED for status in new[:-1])

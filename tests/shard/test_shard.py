@@ -15,6 +15,7 @@ from silo.errors import (
     Corrupt,
     Fenced,
     JobNotFound,
+    LeaseNotFound,
     ShardNotReady,
     StoreFailed,
     Unavailable,
@@ -22,18 +23,22 @@ from silo.errors import (
 from silo.events.catalogue import JobEnqueued, ShardCreated
 from silo.events.log import LOG_END, LOG_PREFIX, record_key
 from silo.events.packing import to_bytes
+from silo.projections.jobs import JOBS
+from silo.shard import checkpoint as checkpoint_module
 from silo.shard import shard as shard_module
+from silo.shard.checkpoint import Note
+from silo.shard.disk import CHECKPOINT_KEY, row_key
 from silo.shard.draft import Caller
 from silo.shard.enqueue import enqueue
 from silo.shard.jobs import JobName
-from silo.shard.lease import lease_tasks
+from silo.shard.lease import heartbeat, lease_tasks
 from silo.shard.outcome import report_outcome
 from silo.shard.reading import GetJob, get_counts, get_job
 from silo.shard.replay import verify
 from silo.shard.shard import Stage
 from silo.storage.memory import MemoryDatabase
 from silo.storage.stores import StoreSpec, open_database
-from tests.builders import NAME, NOW, a_job, failure, for_worker
+from tests.builders import NAME, NOW, a_heartbeat, a_job, failure, for_worker
 from tests.serving import Clock, Watched, a_shard, opens, opens_slate, run, serving, turns
 
 SHOW = GetJob(name=NAME, include_attempts=True)
@@ -677,5 +682,91 @@ def test_a_shard_that_was_taken_over_notices_without_being_asked_for_anything():
                 await stale.stopped.wait()
             with pytest.raises(Fenced, match="another process has opened this shard"):
                 await stale.execute(enqueue, a_job())
+
+    run(main())
+
+
+def test_reading_while_a_checkpoint_is_built_does_not_disturb_it():
+    async def main():
+        db = Watched(MemoryDatabase())
+        async with serving(opens(db)) as shard:
+            for number in range(500):
+                await shard.execute(enqueue, a_job(job_id=f"j{number}"))
+            db.gate.clear()
+            checkpoint = asyncio.create_task(shard.checkpoint())
+            await turns()
+            # The frozen rows have no table of leases: looking there must not add one.
+            shown = asyncio.create_task(shard.execute(heartbeat, a_heartbeat()))
+            await turns()
+            db.gate.set()
+            await checkpoint
+            with pytest.raises(LeaseNotFound):
+                await shown
+            assert shard.stage is Stage.SERVING
+
+    run(main())
+
+
+def test_a_row_that_cannot_be_read_stops_the_shard_and_is_named():
+    async def main():
+        db = MemoryDatabase()
+        async with serving(opens(db)) as shard:
+            await shard.execute(enqueue, a_job())
+            await shard.checkpoint()
+        damage = db.batch()
+        damage.put(row_key(JOBS, ("acme", "j1")), b"\x93\x01\x02\x03")
+        await db.write(damage)
+        async with serving(opens(db)) as shard:
+            with pytest.raises(Corrupt, match=r"the row jobs \('acme', 'j1'\) cannot be read"):
+                await shard.execute(get_job, SHOW)
+            async with asyncio.timeout(30):
+                await shard.stopped.wait()
+
+    run(main())
+
+
+def test_a_bug_met_while_opening_again_does_not_end_the_tries(monkeypatch):
+    monkeypatch.setattr(shard_module, "REOPEN_AFTER_S", (0.0,))
+
+    async def main():
+        spec = StoreSpec.in_memory()
+        opened, again = 0, asyncio.Event()
+
+        async def open_it():
+            nonlocal opened
+            opened += 1
+            if opened == 2:
+                raise ValueError("a bug")
+            if opened == 3:
+                again.set()
+            return await open_database(spec, "shard")
+
+        async with serving(open_it) as shard:
+            shard._failed.set(StoreFailed("gone"))
+            async with asyncio.timeout(30):
+                await again.wait()
+                while shard.stage is not Stage.SERVING:  # noqa: ASYNC110 - serving has no signal of its own
+                    await asyncio.sleep(0)
+            assert await shard.execute(enqueue, a_job(job_id="j2")) == "j2"
+
+    run(main())
+
+
+def test_rows_of_another_format_are_made_anew_from_the_log(monkeypatch):
+    async def main():
+        db = MemoryDatabase()
+        async with serving(opens(db)) as shard:
+            await shard.execute(enqueue, a_job())
+            await shard.checkpoint()
+        with monkeypatch.context() as older:
+            older.setattr(checkpoint_module, "ROWS_FORMAT", "older")
+            note = db.batch()
+            note.put(CHECKPOINT_KEY, checkpoint_module._note_bytes(Note(2, NOW), "older"))
+            note.put(row_key(JOBS, ("acme", "gone")), b"of an older shape")
+            await db.write(note)
+        async with serving(opens(db)) as shard:
+            assert (await shard.execute(get_job, SHOW)).payload == b"payload"
+            await shard.checkpoint()
+        assert await verify(db, MemoryDatabase()) is None
 
     run(main())

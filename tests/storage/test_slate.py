@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import struct
 
 import attrs
 import pytest
@@ -211,3 +212,27 @@ def test_every_error_of_the_binding_is_caught():
     kinds = [kind for kind in vars(generated.Error).values() if isinstance(kind, type)]
     assert all(issubclass(kind, slate.Failures) for kind in kinds)
     assert len(kinds) == 6
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), struct.error("too short")])
+def test_an_error_that_nobody_expects_fails_the_write_and_the_database(error):
+    class Broken(Syncing):
+        async def wal(self):
+            raise error
+
+    async def fail():
+        spec = StoreSpec.in_memory()
+        database = await open_database(spec, "shard")
+        database._syncing = Broken()
+        told = f"{type(error).__name__}: {error}"
+        for write in [asyncio.create_task(database.write(a_batch(database, a="1"))) for _ in range(3)]:
+            with pytest.raises(StoreFailed, match=told):
+                await write
+        with pytest.raises(StoreFailed, match=told):
+            database.check()
+        await database.abandon()
+        database = await open_database(spec, "shard")
+        await database.write(a_batch(database, b="2"))
+        await database.close()
+
+    run(fail())

@@ -127,7 +127,7 @@ async def drain_here(say: Say, *, directory: str, jobs: int) -> Found:
 
 async def drain_served(say: Say, *, directory: str, jobs: int) -> Found:
     async with served(directory, fsync=False) as server, wire.connected(server.address) as client:
-        done = await wire.drain(client, say, jobs=jobs, tasks=TASKS)
+        done = await wire.drain(client, say, jobs=load.whole_lots(jobs), tasks=TASKS)
         memory, most = memory_mb(server.pid)
     return {
         "per_second": done.per_second,
