@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from silo.domain.jobs import JobStatus
-from silo.errors import WrongState
 from silo.events.catalogue import JobExpedited
-from silo.projections.jobs import JobRow, Place
+from silo.projections.jobs import Place
 from silo.shard.draft import Draft
-from silo.shard.jobs import JobName, the_job
+from silo.shard.jobs import JobName, refusal, the_job
 
 
 def expedite(name: JobName, draft: Draft) -> None:
@@ -17,15 +16,15 @@ def expedite(name: JobName, draft: Draft) -> None:
     """
     job = the_job(name, draft.view)
     if job.status in (JobStatus.SUCCEEDED, JobStatus.FAILED):
-        raise _refusal(name, job, "job is already in terminal state")
+        raise refusal("expedite", name, job, "job is already in terminal state")
     if job.cancelled_ms is not None:
-        raise _refusal(name, job, "job is cancelled")
+        raise refusal("expedite", name, job, "job is cancelled")
     if job.status is JobStatus.RUNNING:
-        raise _refusal(name, job, "job is currently running")
+        raise refusal("expedite", name, job, "job is currently running")
     if job.chain is None:
-        raise _refusal(name, job, "job has no pending task to expedite")
+        raise refusal("expedite", name, job, "job has no pending task to expedite")
     if job.chain.place is not Place.TIMER or job.chain.start_ms <= draft.now_ms:
-        raise _refusal(name, job, "task is already ready to run (not future-scheduled)")
+        raise refusal("expedite", name, job, "task is already ready to run (not future-scheduled)")
 
     draft.emit(
         JobExpedited(
@@ -34,7 +33,3 @@ def expedite(name: JobName, draft: Draft) -> None:
             virtual_start_ms=draft.rules.virtual_start_ms(draft.now_ms, job.spec.priority),
         )
     )
-
-
-def _refusal(name: JobName, job: JobRow, reason: str) -> WrongState:
-    return WrongState(f"cannot expedite job {name.job_id}: {reason} (status: {job.status.kind})")

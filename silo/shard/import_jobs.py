@@ -12,13 +12,13 @@ import attrs
 
 from silo.domain.jobs import AttemptStatus, JobSpec, JobStatus
 from silo.domain.retry import RetryPolicy
-from silo.errors import Invalid, Refused, WrongState
+from silo.errors import Invalid, Refused
 from silo.events.catalogue import AttemptImported, JobImported, JobReimported
 from silo.projections.jobs import JOBS, JobRow
 from silo.projections.view import View
 from silo.shard.chains import start_chain
 from silo.shard.draft import Draft
-from silo.shard.jobs import Attempt, JobName, all_attempts
+from silo.shard.jobs import Attempt, JobName, all_attempts, refusal
 
 
 @attrs.frozen(kw_only=True)
@@ -63,7 +63,7 @@ def refuse_running(jobs: Sequence[ImportJob], draft: Draft) -> None:
     for job in jobs:
         row = draft.view.get(JOBS, (job.name.tenant, job.name.job_id))
         if row is not None and row.status is JobStatus.RUNNING:
-            raise _refusal(job.name, row, "job is currently running")
+            raise refusal("reimport", job.name, row, "job is currently running")
 
 
 def import_jobs(jobs: Sequence[ImportJob], draft: Draft) -> list[Imported | NotImported]:
@@ -95,18 +95,20 @@ def _check_only_last_may_not_be_failed(attempts: Sequence[ImportedAttempt]) -> N
 
 def _check_reimport(job: ImportJob, known: JobRow, view: View) -> None:
     if known.status is JobStatus.RUNNING:
-        raise _refusal(job.name, known, "job is currently running")
+        raise refusal("reimport", job.name, known, "job is currently running")
     if known.status is JobStatus.SUCCEEDED:
-        raise _refusal(job.name, known, "job already succeeded")
+        raise refusal("reimport", job.name, known, "job already succeeded")
     stored = all_attempts(job.name, known, view)
     if len(job.attempts) < len(stored):
         reason = f"reimport has {len(job.attempts)} attempts but job has {len(stored)} existing attempts"
-        raise _refusal(job.name, known, reason)
+        raise refusal("reimport", job.name, known, reason)
     for index, (attempt, told) in enumerate(zip(stored, job.attempts, strict=False)):
         if _as_imported(attempt) != told:
-            raise _refusal(job.name, known, f"existing attempt {index} does not match reimport data")
+            raise refusal(
+                "reimport", job.name, known, f"existing attempt {index} does not match reimport data"
+            )
     if len(job.attempts) == len(stored):
-        raise _refusal(job.name, known, "reimport must include at least one new attempt")
+        raise refusal("reimport", job.name, known, "reimport must include at least one new attempt")
     _check_only_last_may_not_be_failed(job.attempts[len(stored) :])
 
 
@@ -119,10 +121,6 @@ def _as_imported(attempt: Attempt) -> ImportedAttempt:
         error_code=attempt.row.error_code or "",
         data=attempt.data,
     )
-
-
-def _refusal(name: JobName, known: JobRow, reason: str) -> WrongState:
-    return WrongState(f"cannot reimport job {name.job_id}: {reason} (status: {known.status.kind})")
 
 
 def _take_in(job: ImportJob, draft: Draft) -> JobStatus:

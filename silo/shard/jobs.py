@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import attrs
 
-from silo.errors import Corrupt, JobNotFound
+from silo.errors import Corrupt, JobNotFound, WrongState
 from silo.projections.attempt import AttemptRow
 from silo.projections.attempts import ATTEMPTS, earlier_keys
 from silo.projections.counters import COUNTS
@@ -53,6 +53,11 @@ def require_jobs(names: Sequence[JobName], view: View, *, ahead: Iterable[JobNam
     jobs = rows(view, JOBS, keys, ahead=((name.tenant, name.job_id) for name in ahead))
     view.require(COUNTS, sorted({(name.tenant,) for name in names}))
     return jobs
+
+
+def refusal(verb: str, name: JobName, job: JobRow, reason: str) -> WrongState:
+    """The error of a command that the job's state rules out."""
+    return WrongState(f"cannot {verb} job {name.job_id}: {reason} (status: {job.status.kind})")
 
 
 @attrs.frozen

@@ -19,7 +19,7 @@ from silo.projections.view import View
 from silo.shard.chains import start_chain
 from silo.shard.draft import Draft
 from silo.shard.due import wake_due_chains
-from silo.shard.jobs import JobName, require_jobs, rows, the_job
+from silo.shard.jobs import JobName, refusal, require_jobs, rows, the_job
 
 Item = TypeVar("Item")
 
@@ -124,13 +124,13 @@ def lease_task(command: LeaseTask, draft: Draft) -> LeasedTask:
     name = command.job
     job = the_job(name, draft.view)
     if job.status is JobStatus.RUNNING:
-        raise _refusal(name, job, "job is currently running")
+        raise refusal("lease", name, job, "job is currently running")
     if job.status in (JobStatus.SUCCEEDED, JobStatus.FAILED):
-        raise _refusal(name, job, "job is already in terminal state")
+        raise refusal("lease", name, job, "job is already in terminal state")
     if job.cancelled_ms is not None:
-        raise _refusal(name, job, "job is cancelled")
+        raise refusal("lease", name, job, "job is cancelled")
     if job.chain is None:
-        raise _refusal(name, job, "job has no pending task")
+        raise refusal("lease", name, job, "job has no pending task")
 
     start_chain(
         draft,
@@ -143,10 +143,6 @@ def lease_task(command: LeaseTask, draft: Draft) -> LeasedTask:
     )
     payload = rows(draft.view, PAYLOADS, [(job.payload_seq,)])[0]
     return _lease(name, the_job(name, draft.view), payload, command.worker_id, draft)
-
-
-def _refusal(name: JobName, job: JobRow, reason: str) -> WrongState:
-    return WrongState(f"cannot lease job {name.job_id}: {reason} (status: {job.status.kind})")
 
 
 def _lease(name: JobName, job: JobRow, payload: bytes, worker_id: str, draft: Draft) -> LeasedTask:

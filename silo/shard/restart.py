@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from silo.domain.jobs import JobStatus
-from silo.errors import WrongState
 from silo.events.catalogue import JobRestarted
-from silo.projections.jobs import JobRow
 from silo.shard.chains import start_chain
 from silo.shard.draft import Draft
-from silo.shard.jobs import JobName, the_job
+from silo.shard.jobs import JobName, refusal, the_job
 
 
 def restart(name: JobName, draft: Draft) -> None:
@@ -18,9 +16,9 @@ def restart(name: JobName, draft: Draft) -> None:
     """
     job = the_job(name, draft.view)
     if job.status is JobStatus.SUCCEEDED:
-        raise _refusal(name, job, "job already succeeded")
+        raise refusal("restart", name, job, "job already succeeded")
     if not job.status.is_terminal:
-        raise _refusal(name, job, "job is still in progress")
+        raise refusal("restart", name, job, "job is still in progress")
 
     draft.emit(JobRestarted(tenant=name.tenant, job_id=name.job_id))
     start_chain(
@@ -32,7 +30,3 @@ def restart(name: JobName, draft: Draft) -> None:
         relative_attempt=1,
         start_ms=max(job.spec.enqueue_time_ms, draft.now_ms),
     )
-
-
-def _refusal(name: JobName, job: JobRow, reason: str) -> WrongState:
-    return WrongState(f"cannot restart job {name.job_id}: {reason} (status: {job.status.kind})")

@@ -57,7 +57,6 @@ Decide = Callable[[Command, Draft], Reply]
 REOPEN_AFTER_S = (0.05, 0.2, 0.5, 1.0, 2.0, 5.0)
 """How long to wait before each try to open a shard again; the last holds for all further ones."""
 
-
 WATCH_EVERY_S = 1.0
 """How often an idle shard asks whether its database is still its own."""
 
@@ -194,6 +193,7 @@ class Shard:
         while True:
             draft = self._draft(log, caller)
             try:
+                # What it emits is folded at once, see draft.py.
                 reply = decide(command, draft)
             except NotLoaded as absent:
                 self.rows.undo()

@@ -78,9 +78,7 @@ async def open_database(spec: StoreSpec, shard: str) -> SlateDatabase:
 
 async def _opened(spec: StoreSpec, shard: str, places: Places) -> SlateDatabase:
     if places.synced_log and places.record_home:
-        await powercut.clear_away(
-            places.record_home, places.synced_log, _admin(places), _log_reader(places)
-        )
+        await powercut.clear_away(places.record_home, places.synced_log, _admin(places), _log_reader(places))
     elif places.record_home:
         powercut.forget(places.record_home)
 
