@@ -25,6 +25,7 @@ from silo.config_file import (
     one_of,
     section,
     section_type,
+    sections_of,
     setting,
     shown,
     structure,
@@ -34,6 +35,9 @@ from silo.config_file import (
 from silo.errors import ConfigError
 
 MIB = 1 << 20
+
+NO_EFFECT = "No effect in this release."
+"""Begins the meaning of a setting that is read and not used yet: whoever changes it is warned."""
 
 
 def host_and_port(address: str) -> tuple[str, int]:
@@ -74,16 +78,27 @@ class Server:
     )
     dev_mode: bool = setting(False, "Allows `ResetShards`, which wipes data. For development only.")
     statement_timeout_ms: int = setting(
-        5_000, "Time that one SQL statement may take; 0 is no limit.", unit="ms", check=at_least(0)
+        5_000,
+        f"{NO_EFFECT} Time that one SQL statement may take; 0 is no limit.",
+        unit="ms",
+        check=at_least(0),
     )
     max_result_bytes: int = setting(
-        64 * MIB, "Size of the answer to one `Query`; 0 is no limit.", unit="bytes", check=at_least(0)
+        64 * MIB,
+        f"{NO_EFFECT} Size of the answer to one `Query`; 0 is no limit.",
+        unit="bytes",
+        check=at_least(0),
     )
     max_concurrent_statements: int = setting(
-        8, "SQL statements that run at the same time in one shard; 0 is no limit.", check=at_least(0)
+        8,
+        f"{NO_EFFECT} SQL statements that run at the same time in one shard; 0 is no limit.",
+        check=at_least(0),
     )
     slow_query_log_ms: int = setting(
-        1_000, "SQL statements that take longer are logged; 0 logs none.", unit="ms", check=at_least(0)
+        1_000,
+        f"{NO_EFFECT} SQL statements that take longer are logged; 0 logs none.",
+        unit="ms",
+        check=at_least(0),
     )
     max_message_bytes: int = setting(
         128 * MIB,
@@ -155,18 +170,20 @@ class Tenancy:
 
 @attrs.frozen
 class WebUi:
-    """The operator's pages."""
+    """The operator's pages.  This release has none."""
 
-    enabled: bool = setting(True, "Serves the pages.")
-    addr: str = setting("127.0.0.1:8080", "Where they listen.", check=SOCKET_ADDRESS)
+    enabled: bool = setting(True, "Serves the pages. This release has none, so it serves nothing either way.")
+    addr: str = setting("127.0.0.1:8080", f"{NO_EFFECT} Where they listen.", check=SOCKET_ADDRESS)
 
 
 @attrs.frozen
 class Metrics:
-    """Figures for Prometheus."""
+    """Figures for Prometheus.  This release has none."""
 
-    enabled: bool = setting(True, "Serves `/metrics`.")
-    addr: str = setting("127.0.0.1:9090", "Where it listens.", check=SOCKET_ADDRESS)
+    enabled: bool = setting(
+        True, "Serves `/metrics`. This release has none, so it serves nothing either way."
+    )
+    addr: str = setting("127.0.0.1:9090", f"{NO_EFFECT} Where it listens.", check=SOCKET_ADDRESS)
 
 
 @attrs.frozen
@@ -180,17 +197,19 @@ class Logging:
 
 @attrs.frozen
 class Gubernator:
-    """An outside service that decides rate limits.  Without it the shards decide them themselves."""
+    """An outside service that decides rate limits.  This release has no rate limits, and does not ask it."""
 
-    address: str | None = setting(None, "Address `host:port` of the service. Unset or empty: none.")
-    coalesce_interval_ms: int = setting(
-        5, "Time in which questions are gathered.", unit="ms", check=at_least(0)
+    address: str | None = setting(
+        None, f"{NO_EFFECT} Address `host:port` of the service. Unset or empty: none."
     )
-    max_batch_size: int = setting(100, "Questions in one request at most.", check=at_least(1))
-    connect_timeout_ms: int = setting(5_000, "Time to connect.", unit="ms", check=at_least(1))
+    coalesce_interval_ms: int = setting(
+        5, f"{NO_EFFECT} Time in which questions are gathered.", unit="ms", check=at_least(0)
+    )
+    max_batch_size: int = setting(100, f"{NO_EFFECT} Questions in one request at most.", check=at_least(1))
+    connect_timeout_ms: int = setting(5_000, f"{NO_EFFECT} Time to connect.", unit="ms", check=at_least(1))
     request_timeout_ms: int = setting(
         10_000,
-        "Time to answer. A question without an answer is asked again later.",
+        f"{NO_EFFECT} Time to answer. A question without an answer is asked again later.",
         unit="ms",
         check=at_least(1),
     )
@@ -411,7 +430,11 @@ def load(path: str | Path | None, environ: Mapping[str, str]) -> Loaded:
         raise ConfigError(f"{path}: {error}") from error
     except ConfigError as error:
         raise ConfigError("\n".join(f"{path}: {mistake}" for mistake in str(error).splitlines())) from error
-    warnings = [*unread_keys(table, Settings, OTHER_KEYS), *_second_thoughts(table)]
+    warnings = [
+        *unread_keys(table, Settings, OTHER_KEYS),
+        *_second_thoughts(table),
+        *_without_effect(settings),
+    ]
     return Loaded(settings, tuple(f"{path}: {warning}" for warning in warnings))
 
 
@@ -420,6 +443,19 @@ def _second_thoughts(table: Mapping[str, Any]) -> Iterator[str]:
     # secret.
     if table.get("server", {}).get("auth_token") == "":
         yield "[server] auth_token is empty, so callers need no token"
+
+
+def _without_effect(settings: Settings) -> Iterator[str]:
+    usual = Settings()
+    for name, kind in sections_of(Settings):
+        # `database.wal` may be absent, and all settings of the inner sections are used.
+        if "." in name:
+            continue
+        given, default = getattr(settings, name), getattr(usual, name)
+        for key, field in fields_of(kind).items():
+            is_without = field.metadata.get("meaning", "").startswith(NO_EFFECT)
+            if is_without and getattr(given, key) != getattr(default, key):
+                yield f"[{name}] {key} has no effect in this release"
 
 
 def describe(settings: Settings) -> list[str]:

@@ -207,6 +207,37 @@ def test_a_key_that_nobody_reads_is_accepted_and_reported(text: str, warning: st
     assert read(text).warnings == (f"silo.toml: {warning}",)
 
 
+def test_a_setting_without_effect_yet_is_reported_once_it_is_changed() -> None:
+    text = """
+    [server]
+    statement_timeout_ms = 1
+    max_result_bytes = 1
+    max_concurrent_statements = 1
+    slow_query_log_ms = 1
+    [gubernator]
+    address = "localhost:1051"
+    max_batch_size = 7
+    [webui]
+    addr = "0.0.0.0:80"
+    [metrics]
+    enabled = false
+    """
+
+    assert read(text).warnings == tuple(
+        f"silo.toml: {key} has no effect in this release"
+        for key in (
+            "[server] statement_timeout_ms",
+            "[server] max_result_bytes",
+            "[server] max_concurrent_statements",
+            "[server] slow_query_log_ms",
+            "[gubernator] address",
+            "[gubernator] max_batch_size",
+            "[webui] addr",
+        )
+    )
+    assert read("[server]\nstatement_timeout_ms = 5000\n[webui]\nenabled = false").warnings == ()
+
+
 def test_what_is_handed_on_to_slatedb_is_not_judged() -> None:
     text = '[database]\nbackend = "memory"\npath = "/%shard%"\n[database.slatedb]\nanything = { at = "all" }'
 

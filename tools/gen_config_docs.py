@@ -31,6 +31,7 @@ For anything else give it a TOML file, `silo serve --config silo.toml`, with the
 A value of the wrong type or out of range stops the server, and the message names file, section and key.
 A key that does not exist is ignored, so that one file can serve several versions, but the server says so
 and names the key that you may have meant.
+It also says so if you change a setting that has no effect in this release.
 `siloctl validate-config -c silo.toml` makes the same checks without starting anything.
 
 ## An example
@@ -64,10 +65,6 @@ completed_job_expire_s = 86400
 [database.options]
 # Credentials come from the environment, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
 region = "eu-central-1"
-
-[webui]
-# The pages have no password of their own. Leave them on this machine and put a proxy before them.
-addr = "127.0.0.1:8080"
 
 [logging]
 format = "json"

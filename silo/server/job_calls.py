@@ -37,7 +37,7 @@ class JobCalls:
         shard, tenant = self.shards.for_tenant(request.shard, request.tenant)
         job = convert.new_job(request, tenant)
         caller = client("Enqueue", context)
-        job_id = await shard.execute(enqueue, job, caller=caller, size=len(job.payload))
+        job_id = await shard.execute(enqueue, job, caller=caller, size=request.ByteSize())
         return pb.EnqueueResponse(id=job_id)
 
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
@@ -89,10 +89,11 @@ class JobCalls:
 
 @attrs.frozen
 class _Entry:
-    """One job of an import that is well-formed, and its place in the request."""
+    """One job of an import that is well-formed, its place in the request, and its size there in bytes."""
 
     place: int
     job: ImportJob
+    size: int
 
 
 class ImportBatch:
@@ -109,14 +110,15 @@ class ImportBatch:
                 self._fail(place, in_words(status_of(error), details_of(error)))
             else:
                 group = self._groups.setdefault((shard.shard_id, tenant), (shard, []))
-                group[1].append(_Entry(place, job))
+                group[1].append(_Entry(place, job, request.ByteSize()))
 
     async def refuse_running(self) -> None:
         """Refuse the whole call, before anything is written, if one of its jobs is running.  Raises WrongState."""
         for shard, entries in self._groups.values():
             for piece in _pieces(entries):
                 try:
-                    await shard.execute(refuse_running, [entry.job for entry in piece])
+                    jobs = [entry.job for entry in piece]
+                    await shard.execute(refuse_running, jobs, size=_size(piece))
                 except WrongState:
                     raise
                 except SiloError:
@@ -124,7 +126,10 @@ class ImportBatch:
                     break
 
     async def take_in(self, caller: Caller) -> None:
-        """Import what is well-formed, group by group, in the order of the request within a group."""
+        """Import what is well-formed, group by group, in the order of the request within a group.
+
+        A job that has begun to run since `refuse_running` fails by itself: others of the call are imported already.
+        """
         for shard, entries in self._groups.values():
             for piece in _pieces(entries):
                 await self._take_in(shard, piece, caller)
@@ -132,11 +137,7 @@ class ImportBatch:
     async def _take_in(self, shard: Shard, piece: Sequence[_Entry], caller: Caller) -> None:
         jobs = [entry.job for entry in piece]
         try:
-            outcomes = await shard.execute(
-                import_jobs, jobs, caller=caller, size=sum(len(job.payload) for job in jobs)
-            )
-        except WrongState:
-            raise
+            outcomes = await shard.execute(import_jobs, jobs, caller=caller, size=_size(piece))
         except SiloError as error:
             for entry in piece:
                 self.results[entry.place].id = ""
@@ -153,6 +154,10 @@ class ImportBatch:
     def _fail(self, place: int, text: str) -> None:
         self.results[place].error = text
         self.results[place].status = pb.JOB_STATUS_FAILED
+
+
+def _size(entries: Sequence[_Entry]) -> int:
+    return sum(entry.size for entry in entries)
 
 
 def _pieces(entries: Sequence[_Entry]) -> list[Sequence[_Entry]]:

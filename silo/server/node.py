@@ -20,7 +20,7 @@ from silo.cluster.shard_map import Shard as MappedShard
 from silo.cluster.shard_map import ShardMap
 from silo.cluster.single_node import beside, find_or_create
 from silo.domain.ids import Ids
-from silo.errors import ConfigError, Corrupt, Fenced, SiloError
+from silo.errors import ConfigError, Corrupt, Fenced, SiloError, Unavailable
 from silo.server import cluster_info
 from silo.server.cluster_info import SingleNode
 from silo.server.from_settings import data_place, durability, grpc_options, shard_options, store_spec
@@ -29,7 +29,7 @@ from silo.server.service import SERVICE, Silo
 from silo.server.shards import OpenShard, Shards
 from silo.server.side_services import Health, add_reflection
 from silo.settings import Settings, host_and_port
-from silo.shard.shard import Shard, wall_clock_ms
+from silo.shard.shard import REOPEN_AFTER_S, Shard, wall_clock_ms
 from silo.storage.stores import delete_database, open_database
 
 logger = logging.getLogger(__name__)
@@ -38,6 +38,7 @@ OPENING_AT_ONCE = 8
 DRAIN_S = 5.0
 TURN_AWAY_S = 0.1
 TIMERS_AGAIN_S = 1.0
+WATCH_AGAIN_S = 1.0
 
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - to warn of it
 
@@ -64,6 +65,8 @@ class Node:
         self._opened: list[OpenShard] = []
         self._shards: Shards | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._resets: set[asyncio.Task[None]] = set()
+        self._resetting = asyncio.Lock()
         self._server = grpc.aio.server(
             interceptors=[Auth(token)] if token else [], options=grpc_options(settings)
         )
@@ -174,8 +177,13 @@ class Node:
 
     async def _watch(self, shard: Shard) -> None:
         """Fail when the shard is fenced: whoever did that has the other shards too, or will soon."""
-        await shard.stopped.wait()
-        if isinstance(shard.failure, Fenced) and not self.failed.is_set():
+        while True:
+            await shard.stopped.wait()
+            if isinstance(shard.failure, Fenced):
+                break
+            # A shard that is corrupt has said so in the log; the others can go on without it, and a reset may revive it.
+            await asyncio.sleep(WATCH_AGAIN_S)
+        if not self.failed.is_set():
             logger.error(
                 "another process has opened shard %s in %s, so this one stops",
                 shard.shard_id,
@@ -183,13 +191,28 @@ class Node:
             )
             self.failure = shard.failure
             self.failed.set()
-        # A shard that is corrupt has said so in the log; the others can go on without it.
 
     async def _reset(self, opened: OpenShard) -> None:
-        """Wipe a shard, and open it again with the same id and range."""
-        await opened.shard.close()
-        await delete_database(self._stores, opened.id)
-        await opened.shard.open()
+        """Wipe a shard, and open it again with the same id and range.
+
+        It goes on if the caller goes away: half a reset would leave a shard that serves nobody.
+        """
+        work = asyncio.create_task(self._wipe(opened.shard), name=f"reset {opened.id}")
+        self._resets.add(work)
+        work.add_done_callback(self._resets.discard)
+        await asyncio.shield(work)
+
+    async def _wipe(self, shard: Shard) -> None:
+        async with self._resetting:
+            try:
+                await shard.close()
+                await delete_database(self._stores, shard.shard_id)
+            except Exception as error:
+                # Said here, too, as the caller may be gone.
+                logger.warning("shard %s could not be reset: %s", shard.shard_id, error)
+                await _open_again(shard)
+                raise
+            await _open_again(shard)
 
     async def stop(self) -> None:
         """Let calls finish for at most 5 s, then close the shards.  What was acknowledged is durable already."""
@@ -200,11 +223,31 @@ class Node:
             self._shards.turn_away()
             await asyncio.sleep(TURN_AWAY_S)
         await self._server.stop(DRAIN_S)
-        for task in self._tasks:
+        if self._resets:
+            await asyncio.wait(self._resets, timeout=DRAIN_S)
+        ending = [*self._resets, *self._tasks]
+        for task in ending:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        if ending:
+            await asyncio.wait(ending)
         await asyncio.gather(*(opened.shard.close() for opened in self._opened))
+
+
+async def _open_again(shard: Shard) -> None:
+    """Open a shard that was closed, as often as it takes.  Raises why the shard has stopped instead."""
+    tries = 0
+    while True:
+        try:
+            return await shard.open()
+        except SiloError as error:
+            if not isinstance(error, Unavailable) or isinstance(error, Fenced):
+                shard.stop(error)
+                raise
+            logger.warning("shard %s cannot be opened yet: %s", shard.shard_id, error)
+        except Exception:
+            logger.exception("shard %s met a bug when it was opened", shard.shard_id)
+        await asyncio.sleep(REOPEN_AFTER_S[min(tries, len(REOPEN_AFTER_S) - 1)])
+        tries += 1
 
 
 async def _keep_timers(shard: Shard) -> None:

@@ -61,7 +61,8 @@ class WorkerCalls:
     ) -> pb.ReportOutcomeResponse:
         shard = self.shards.for_worker(request.shard, request.tenant_id)
         command = ReportOutcome(request.task_id, convert.outcome(request))
-        await shard.execute(report_outcome, command, caller=worker("ReportOutcome", context))
+        caller = worker("ReportOutcome", context)
+        await shard.execute(report_outcome, command, caller=caller, size=request.ByteSize())
         return pb.ReportOutcomeResponse()
 
     async def ReportRefreshOutcome(
@@ -82,8 +83,9 @@ class WorkerCalls:
 
 
 async def _lease(shard: Shard, request: pb.LeaseTasksRequest, caller: Caller, tasks: list[pb.Task]) -> None:
-    """Add to `tasks` what the shard has ready now, until the worker has all that it asked for."""
-    size = sum(len(task.payload.msgpack) for task in tasks)
+    """Add to `tasks` what the shard has ready now, until the worker has all that it asked for or the reply is full."""
+    # Whole tasks, not payloads only: a reply that is larger than a message would leave its tasks leased to nobody.
+    size = sum(task.ByteSize() for task in tasks)
     while len(tasks) < request.max_tasks and size < LEASED_BYTES_MAX:
         command = LeaseTasks(
             worker_id=request.worker_id,
@@ -92,7 +94,8 @@ async def _lease(shard: Shard, request: pb.LeaseTasksRequest, caller: Caller, ta
             bytes_max=LEASED_BYTES_MAX - size,
         )
         leased = await shard.execute(lease_tasks, command, caller=caller)
-        tasks.extend(convert.task(task, shard.shard_id) for task in leased)
-        size += sum(len(task.payload) for task in leased)
+        more = [convert.task(task, shard.shard_id) for task in leased]
+        tasks.extend(more)
+        size += sum(task.ByteSize() for task in more)
         if len(leased) < command.max_tasks:
             return

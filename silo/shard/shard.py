@@ -175,53 +175,46 @@ class Shard:
             Unavailable: the shard is not serving, is full, or its store failed; the command may be tried again.
             Corrupt: the shard has stopped, as its log cannot be understood.
         """
-        self._refuse_if_full(self._admit())
+        log = self._admit()
+        self._refuse_if_full(log)
         self._commands += 1
         self._bytes += size
         try:
-            return await self._execute(decide, command, caller, size)
+            while not self._room.is_set():
+                await self._room.wait()
+                log = self._admit()
+            while True:
+                draft = self._draft(log, caller)
+                try:
+                    # What it emits is folded at once, see draft.py.
+                    reply = decide(command, draft)
+                    break
+                except NotLoaded as absent:
+                    self.rows.undo()
+                    await self._load(absent)
+                    log = self._admit()
+                except Refused:
+                    self.rows.undo()
+                    # A refusal, too, tells what it has seen.
+                    await log.durable()
+                    raise
+                except BaseException as error:
+                    self.rows.undo()
+                    if isinstance(error, Corrupt):
+                        self._failed.set(error)
+                    raise
+            self.rows.keep()
+            # Nothing was awaited since the decision, so the log has the order of the decisions.
+            if draft.events:
+                durable = log.append(draft.events, size)
+                self._note(draft)
+                await durable
+            else:
+                await log.durable()
+            return reply
         finally:
             self._commands -= 1
             self._bytes -= size
-
-    async def _execute(
-        self, decide: Decide[Command, Reply], command: Command, caller: Caller, size: int
-    ) -> Reply:
-        while not self._room.is_set():
-            await self._room.wait()
-        log = self._admit()
-        while True:
-            draft = self._draft(log, caller)
-            try:
-                # What it emits is folded at once, see draft.py.
-                reply = decide(command, draft)
-            except NotLoaded as absent:
-                self.rows.undo()
-                await self._load(absent)
-                log = self._admit()
-            except Refused:
-                self.rows.undo()
-                # A refusal, too, tells what it has seen.
-                await log.durable()
-                raise
-            except Corrupt as error:
-                self.rows.undo()
-                self._failed.set(error)
-                raise
-            except BaseException:
-                self.rows.undo()
-                raise
-            else:
-                break
-        self.rows.keep()
-        if not draft.events:
-            await log.durable()
-            return reply
-        # Nothing was awaited since the decision, so the log has the order of the decisions.
-        durable = log.append(draft.events, size)
-        self._note(draft)
-        await durable
-        return reply
 
     def _admit(self) -> Log:
         """The log to append to.  Raises Unavailable or Corrupt if there is none."""

@@ -9,12 +9,18 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
 from silo.domain.tenants import DEFAULT_TENANT
-from silo.errors import ConfigError, Fenced
+from silo.errors import ConfigError, Corrupt, Fenced, StoreFailed
 from silo.pb import silo_pb2 as pb
+from silo.server import node as node_module
+from silo.server import worker_calls
+from silo.server.job_calls import ImportBatch
 from silo.server.node import Node
 from silo.settings import Coordination, Server
+from silo.shard.draft import SYSTEM
 from silo.shard.jobs import JobName
 from silo.shard.reading import get_history
+from silo.shard.shard import Stage
+from silo.storage.stores import delete_database
 from tests.server.running import memory_settings, running_node
 from tests.serving import run
 
@@ -162,6 +168,159 @@ def test_a_reset_shard_is_empty_and_can_be_used_at_once():
             assert sum(shard.total_jobs for shard in info.owned_shards) == 1
 
     run(reset())
+
+
+async def until_all_are(stage, node):
+    for opened in node.node._opened:
+        while opened.shard.stage is not stage:  # noqa: ASYNC110 - a stage tells nobody that it has changed
+            await asyncio.sleep(0.01)
+
+
+def test_a_reset_whose_caller_goes_away_leaves_no_shard_closed(monkeypatch):
+    deleting, may_delete = asyncio.Event(), asyncio.Event()
+
+    async def slow_delete(stores, shard_id):
+        deleting.set()
+        await may_delete.wait()
+        await delete_database(stores, shard_id)
+
+    async def give_up():
+        async with running_node(dev_mode=True) as node:
+            monkeypatch.setattr(node_module, "delete_database", slow_delete)
+            job = pb.EnqueueRequest(shard=node.shard, id="j1", task_group="g")
+            await node.call("Enqueue", job)
+            call = node.call("ResetShards", pb.ResetShardsRequest())
+            await deleting.wait()
+            call.cancel()
+            await asyncio.sleep(0.1)
+            may_delete.set()
+            await until_all_are(Stage.SERVING, node)
+            await node.call("Enqueue", job)
+
+    run(give_up())
+
+
+def test_two_resets_at_once_come_one_after_the_other():
+    async def reset_twice():
+        async with running_node(shards=3, dev_mode=True) as node:
+            calls = [node.call("ResetShards", pb.ResetShardsRequest()) for _ in range(3)]
+            assert [reply.shards_reset for reply in await asyncio.gather(*calls)] == [3, 3, 3]
+            await until_all_are(Stage.SERVING, node)
+            await node.call("Enqueue", pb.EnqueueRequest(shard=node.shard, id="j1", task_group="g"))
+
+    run(reset_twice())
+
+
+def test_a_reset_that_fails_says_so_and_opens_the_shard_again(monkeypatch):
+    async def failing_delete(stores, shard_id):
+        raise StoreFailed("no")
+
+    async def fail():
+        async with running_node(dev_mode=True) as node:
+            await node.call("Enqueue", pb.EnqueueRequest(shard=node.shard, id="j1", task_group="g"))
+            [opened] = node.node._opened
+            open_database, tries = opened.shard._open_database, []
+
+            async def open_at_the_third_try():
+                tries.append(1)
+                if len(tries) < 3:
+                    raise StoreFailed("not yet")
+                return await open_database()
+
+            monkeypatch.setattr(node_module, "delete_database", failing_delete)
+            monkeypatch.setattr(opened.shard, "_open_database", open_at_the_third_try)
+            with pytest.raises(grpc.aio.AioRpcError, match=f"Failed to reset shard {node.shard}: no"):
+                await node.call("ResetShards", pb.ResetShardsRequest())
+            assert len(tries) == 3
+            assert (await node.call("GetJob", pb.GetJobRequest(shard=node.shard, id="j1"))).id == "j1"
+
+    run(fail())
+
+
+def test_a_node_stops_although_a_reset_waits_for_the_store(monkeypatch):
+    monkeypatch.setattr(node_module, "DRAIN_S", 0.1)
+
+    async def never(*_):
+        raise StoreFailed("away")
+
+    async def stop():
+        async with running_node(dev_mode=True) as node:
+            [opened] = node.node._opened
+            monkeypatch.setattr(opened.shard, "_open_database", never)
+            call = node.call("ResetShards", pb.ResetShardsRequest())
+            await until_all_are(Stage.OPENING, node)
+        with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):
+            await call
+
+    run(stop())
+
+
+def test_a_shard_that_was_stopped_and_reset_is_still_watched(monkeypatch):
+    monkeypatch.setattr(node_module, "WATCH_AGAIN_S", 0.01)
+
+    async def live():
+        async with running_node(dev_mode=True) as node:
+            [opened] = node.node._opened
+            opened.shard._failed.set(Corrupt("bytes"))
+            await opened.shard.stopped.wait()
+            await asyncio.sleep(0.05)
+            await node.call("ResetShards", pb.ResetShardsRequest())
+            await node.call("Enqueue", pb.EnqueueRequest(shard=node.shard, id="j1", task_group="g"))
+            assert not node.node.failed.is_set()
+            opened.shard._failed.set(Fenced("somebody else"))
+            await node.node.failed.wait()
+            assert isinstance(node.node.failure, Fenced)
+
+    run(live())
+
+
+def test_a_lease_reply_is_bounded_with_metadata_and_all(monkeypatch):
+    bound = 32 << 10
+    monkeypatch.setattr(worker_calls, "LEASED_BYTES_MAX", bound)
+    monkeypatch.setattr(worker_calls, "TASKS_PER_COMMAND_MAX", 16)
+
+    async def lease_all(count, **fields):
+        async with running_node() as node:
+            for number in range(count):
+                job = pb.EnqueueRequest(shard=node.shard, id=f"j{number}", task_group="g", **fields)
+                await node.call("Enqueue", job)
+            request = pb.LeaseTasksRequest(worker_id="w", task_group="g", max_tasks=100_000)
+            sizes, leased = [], []
+            while len(leased) < count:
+                reply = await node.call("LeaseTasks", request)
+                sizes.append(reply.ByteSize())
+                leased += [task.job_id for task in reply.tasks]
+            return sizes, leased
+
+    for count, fields in ((20, {"metadata": {"k": "x" * 10_000}}), (500, {})):
+        sizes, leased = run(lease_all(count, **fields))
+        assert sorted(leased) == sorted(f"j{number}" for number in range(count))
+        assert len(sizes) > 1
+        # One command of 16 tasks more at most, and of each only what is neither payload nor metadata.
+        assert max(sizes) < bound + (8 << 10)
+
+
+def test_a_job_that_is_leased_while_an_import_is_under_way_fails_by_itself():
+    async def take_in():
+        async with running_node() as node:
+            await node.call("Enqueue", pb.EnqueueRequest(shard=node.shard, id="known", task_group="g"))
+            done = [pb.ImportAttempt(status=pb.ATTEMPT_STATUS_SUCCEEDED, started_at_ms=1, finished_at_ms=2)]
+            ids = [*(f"i{number}" for number in range(250)), "known", "last"]
+            batch = ImportBatch(
+                node.node._shards,
+                [
+                    pb.ImportJobRequest(shard=node.shard, id=job_id, task_group="h", attempts=done)
+                    for job_id in ids
+                ],
+            )
+            await batch.refuse_running()
+            lease = pb.LeaseTasksRequest(worker_id="w", task_group="g", max_tasks=1)
+            assert len((await node.call("LeaseTasks", lease)).tasks) == 1
+            await batch.take_in(SYSTEM)
+            assert [result.id for result in batch.results if not result.success] == ["known"]
+            assert "job is currently running" in batch.results[250].error
+
+    run(take_in())
 
 
 def test_a_shard_keeps_its_jobs_when_its_node_starts_again():
