@@ -82,6 +82,11 @@ def serve(config: str | None, data: str | None, grpc_addr: str | None) -> None:
 def _overruled(settings: Settings, *, data: str | None, grpc_addr: str | None) -> Settings:
     """The settings with what the flags say laid over them.  Raises ConfigError."""
     if data is not None:
+        if "://" in data or "%shard%" in data or "{shard}" in data:
+            raise ConfigError(
+                f"--data {data}: this takes a directory, without a shard placeholder; "
+                "for a bucket, set database.backend and database.path in a configuration file"
+            )
         if settings.database.backend != "fs":
             raise ConfigError(
                 f'--data is a local directory, but the file has database.backend = "{settings.database.backend}"'

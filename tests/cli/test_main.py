@@ -93,6 +93,12 @@ def test_data_on_the_command_line_must_fit_the_file(tmp_path):
     )
 
 
+@pytest.mark.parametrize("data", ["s3://bucket/silo", "data/%shard%", "data/{shard}"])
+def test_data_on_the_command_line_is_a_directory(data, capsys):
+    assert exits("serve", "--data", data) == 1
+    assert "this takes a directory" in capsys.readouterr().err
+
+
 def exits(*arguments):
     with pytest.raises(SystemExit) as exited:
         main.main(arguments)
