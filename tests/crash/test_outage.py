@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import os
 import random
 import resource
 from collections.abc import Callable
@@ -22,14 +24,22 @@ NEXT_LOOK_S = 0.05
 
 def take_directory_away(data: Path, _: Broker) -> Callable[[], None]:
     elsewhere = data.with_name("elsewhere")
-    data.rename(elsewhere)
-    data.write_text("a file, so that nobody makes the directory anew")
+    elsewhere.write_text("a file, so that nobody makes the directory anew")
+    exchange(data, elsewhere)
 
     def bring_back() -> None:
-        data.unlink()
-        elsewhere.rename(data)
+        exchange(data, elsewhere)
 
     return bring_back
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Exchange two names at once: between two renames the broker would make the directory anew, and write to it."""
+    here, flag = -100, 2
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(here, bytes(one), here, bytes(other), flag):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(one))
 
 
 def let_no_file_grow(_: Path, running: Broker) -> Callable[[], None]:
