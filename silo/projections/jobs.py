@@ -151,42 +151,38 @@ def _running(event: JobEvent, job: JobRow) -> AttemptRow:
     return job.last_attempt
 
 
-def job_enqueued(event: JobEnqueued, _: None, view: View) -> None:
+def _add_arrived(
+    event: JobEnqueued | JobImported,
+    view: View,
+    *,
+    status: JobStatus,
+    changed_ms: int,
+    forget_ms: int | None,
+) -> None:
     row = JobRow(
         spec=event.spec,
         payload_seq=event.seq,
         payload_bytes=len(event.payload),
         enqueued_ms=event.time_ms,
-        status=JobStatus.SCHEDULED,
-        changed_ms=event.time_ms,
+        status=status,
+        changed_ms=changed_ms,
         next_start_ms=None,
         attempts=0,
         last_attempt=None,
         chain=None,
         cancelled_ms=None,
-        forget_ms=None,
+        forget_ms=forget_ms,
         last_seq=event.seq,
     )
     _add(view, event, row)
+
+
+def job_enqueued(event: JobEnqueued, _: None, view: View) -> None:
+    _add_arrived(event, view, status=JobStatus.SCHEDULED, changed_ms=event.time_ms, forget_ms=None)
 
 
 def job_imported(event: JobImported, _: None, view: View) -> None:
-    row = JobRow(
-        spec=event.spec,
-        payload_seq=event.seq,
-        payload_bytes=len(event.payload),
-        enqueued_ms=event.time_ms,
-        status=event.status,
-        changed_ms=event.changed_ms,
-        next_start_ms=None,
-        attempts=0,
-        last_attempt=None,
-        chain=None,
-        cancelled_ms=None,
-        forget_ms=event.forget_ms,
-        last_seq=event.seq,
-    )
-    _add(view, event, row)
+    _add_arrived(event, view, status=event.status, changed_ms=event.changed_ms, forget_ms=event.forget_ms)
 
 
 def job_reimported(event: JobReimported, job: JobRow, view: View) -> None:
