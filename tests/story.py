@@ -97,6 +97,17 @@ class Story:
         """All rows of a table, in the order of their keys."""
         return dict(sorted((key, row) for key, row in self.rows.changed(table) if row is not None))
 
+    def listed(self, index: Table[bytes]) -> list[Key]:
+        """Where the rows stand in an order that checkpoints write."""
+        entries = {
+            entry
+            for table in TABLES
+            if table.entries is not None
+            for key, row in self.table(table).items()
+            for entry in table.entries(key, row)
+        }
+        return sorted(key for table, key in entries if table is index)
+
     def job(self, name: JobName = NAME) -> JobRow:
         """The row of a job that exists."""
         return self.row(JOBS, name.tenant, name.job_id)

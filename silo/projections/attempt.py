@@ -17,8 +17,9 @@ from silo.events.catalogue import (
     TaskLeased,
 )
 
-INLINE_BYTES_MAX = 256
-"""Results and error data up to this length lie in the attempt's row: a row of their own would cost more than they do."""
+INLINE_BYTES_MAX = 512
+"""Payloads, results and error data up to this length lie in the row of their job or attempt: a row of their own would cost
+more than they do, although these are written again whenever the job changes."""
 
 
 @attrs.define
@@ -42,7 +43,7 @@ class AttemptRow:
 
 
 def is_inline(data: bytes) -> bool:
-    """Whether these bytes lie in the attempt's row."""
+    """Whether these bytes lie in the row of whom they belong to."""
     return len(data) <= INLINE_BYTES_MAX
 
 

@@ -36,8 +36,8 @@ from silo.events.catalogue import (
 )
 from silo.events.packing import replacer
 from silo.projections import attempt
-from silo.projections.attempt import AttemptRow
-from silo.projections.view import Table, View
+from silo.projections.attempt import AttemptRow, is_inline
+from silo.projections.view import Entry, Key, Table, View
 
 
 class Place(IntEnum):
@@ -70,7 +70,8 @@ class JobRow:
     """A job as it stands.
 
     Attributes:
-        payload_seq: where `PAYLOADS` has the payload.
+        payload: if that is short.
+        payload_seq: where `PAYLOADS` has it otherwise; 0: nowhere.
         payload_bytes: its length.
         enqueued_ms: when it arrived here.
         next_start_ms: when the pending attempt may start; kept when a pending job is cancelled.
@@ -83,6 +84,7 @@ class JobRow:
     """
 
     spec: JobSpec
+    payload: bytes
     payload_seq: int
     payload_bytes: int
     enqueued_ms: int
@@ -97,41 +99,38 @@ class JobRow:
     last_seq: int
 
 
-JOBS = Table("jobs", tag=0x10, row=JobRow)
-"""(tenant, job id)"""
-
 JOBS_BY_STATUS = Table("jobs_by_status", tag=0x11, row=bytes, index=True)
 """(tenant, status, time of the change, job id): nothing"""
 
 JOBS_BY_METADATA = Table("jobs_by_metadata", tag=0x12, row=bytes, index=True)
 """(tenant, key, the beginning of the value, job id): nothing"""
 
-_with = replacer(JobRow)
-_chain_with = replacer(Chain)
-
 INDEXED_VALUE_CHARS = 256
 """A metadata value may be 64 KiB; its index holds the beginning, and a reader compares the rest with the job's row."""
 
 
-def metadata_keys(tenant: str, job_id: str, spec: JobSpec) -> list[tuple[str, str, str, str]]:
-    """The keys of a job in `JOBS_BY_METADATA`."""
-    return [(tenant, name, value[:INDEXED_VALUE_CHARS], job_id) for name, value in spec.metadata]
+def _entries(key: Key, job: JobRow) -> list[Entry]:
+    """Where a job stands in the orders in which jobs are listed."""
+    tenant, job_id = key
+    return [
+        (JOBS_BY_STATUS, (tenant, int(job.status), job.changed_ms, job_id)),
+        *(
+            (JOBS_BY_METADATA, (tenant, name, value[:INDEXED_VALUE_CHARS], job_id))
+            for name, value in job.spec.metadata
+        ),
+    ]
 
 
-def _add(view: View, event: JobEvent, row: JobRow) -> None:
-    view.put(JOBS, (event.tenant, event.job_id), row)
-    view.insert(JOBS_BY_STATUS, (event.tenant, int(row.status), row.changed_ms, event.job_id), b"")
-    for key in metadata_keys(event.tenant, event.job_id, row.spec):
-        view.insert(JOBS_BY_METADATA, key, b"")
+JOBS = Table("jobs", tag=0x10, row=JobRow, entries=_entries)
+"""(tenant, job id)"""
+
+_with = replacer(JobRow)
+_chain_with = replacer(Chain)
 
 
 def _change(event: JobEvent, job: JobRow, view: View, **changes: Any) -> None:
-    """Replace the job's row, and move it in the order by status if that changed."""
-    new = _with(job, last_seq=event.seq, **changes)
-    view.put(JOBS, (event.tenant, event.job_id), new)
-    if new.status is not job.status or new.changed_ms != job.changed_ms:
-        view.delete(JOBS_BY_STATUS, (event.tenant, int(job.status), job.changed_ms, event.job_id))
-        view.insert(JOBS_BY_STATUS, (event.tenant, int(new.status), new.changed_ms, event.job_id), b"")
+    """Replace the job's row."""
+    view.put(JOBS, (event.tenant, event.job_id), _with(job, last_seq=event.seq, **changes))
 
 
 def live_chain(event: JobEvent, job: JobRow) -> Chain:
@@ -159,9 +158,11 @@ def _add_arrived(
     changed_ms: int,
     forget_ms: int | None,
 ) -> None:
+    inline = is_inline(event.payload)
     row = JobRow(
         spec=event.spec,
-        payload_seq=event.seq,
+        payload=event.payload if inline else b"",
+        payload_seq=0 if inline else event.seq,
         payload_bytes=len(event.payload),
         enqueued_ms=event.time_ms,
         status=status,
@@ -174,7 +175,7 @@ def _add_arrived(
         forget_ms=forget_ms,
         last_seq=event.seq,
     )
-    _add(view, event, row)
+    view.insert(JOBS, (event.tenant, event.job_id), row)
 
 
 def job_enqueued(event: JobEnqueued, _: None, view: View) -> None:
@@ -314,11 +315,7 @@ def job_restarted(event: JobRestarted, job: JobRow, view: View) -> None:
 
 
 def job_deleted(event: JobDeleted | JobForgotten, job: JobRow, view: View) -> None:
-    key = (event.tenant, event.job_id)
-    view.delete(JOBS, key)
-    view.delete(JOBS_BY_STATUS, (event.tenant, int(job.status), job.changed_ms, event.job_id))
-    for metadata_key in metadata_keys(event.tenant, event.job_id, job.spec):
-        view.delete(JOBS_BY_METADATA, metadata_key)
+    view.delete(JOBS, (event.tenant, event.job_id))
 
 
 FOLDS = {

@@ -1,4 +1,4 @@
-"""Payloads, and long results and error data: bytes that are written once, passed through, and read only when somebody asks.
+"""Long payloads, results and error data: bytes that are written once, passed through, and read only when somebody asks.
 
 They lie under the sequence number of the event that brought them, so that jobs that arrived together are read together.
 """
@@ -24,7 +24,8 @@ PAYLOADS = Table("payloads", tag=0x19, row=bytes)
 
 
 def job_arrived(event: JobEnqueued | JobImported, _: None, view: View) -> None:
-    view.insert(PAYLOADS, (event.seq,), event.payload)
+    if not is_inline(event.payload):
+        view.insert(PAYLOADS, (event.seq,), event.payload)
 
 
 def attempt_succeeded(event: AttemptSucceeded, _: JobRow, view: View) -> None:
@@ -43,7 +44,8 @@ def attempt_imported(event: AttemptImported, _: JobRow, view: View) -> None:
 
 
 def job_deleted(event: JobDeleted | JobForgotten, job: JobRow, view: View) -> None:
-    view.delete(PAYLOADS, (job.payload_seq,))
+    if job.payload_seq:
+        view.delete(PAYLOADS, (job.payload_seq,))
     attempts = [existing(view, ATTEMPTS, key, event) for key in earlier_keys(event.tenant, event.job_id, job)]
     if job.last_attempt is not None:
         attempts.append(job.last_attempt)

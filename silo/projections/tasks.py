@@ -38,7 +38,7 @@ class JobRef:
 
 @attrs.define
 class ReadyRow:
-    """A task that could be leased this instant, with what it takes to have its payload at hand by then."""
+    """A task that could be leased this instant, with where its payload lies if that is long, and how long it is."""
 
     tenant: str
     job_id: str

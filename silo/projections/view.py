@@ -9,7 +9,7 @@ draft that is dropped.  (They are not frozen classes only because those cost fou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 import attrs
@@ -31,16 +31,26 @@ class Table(Generic[Row]):
         row: the type of its rows: an attrs class, or `bytes` for rows that are passed through.
         front: for a table that is read in order, how many leading parts of a key choose the queue (0: it is one
             queue).  The front of each queue is kept in memory, the rest on disk.  None: it is not read so.
-        index: the table is only listed, in order, by queries; its rows are not worth keeping in memory.
+        entries: where a row stands in other orders, as keys of index tables.  No fold writes those: a checkpoint does, from
+            the rows before and after.
+        index: the table is such an order: it is only listed, by queries, and its rows are not worth keeping in memory.
     """
 
     def __init__(
-        self, name: str, *, tag: int, row: type[Row], front: int | None = None, index: bool = False
+        self,
+        name: str,
+        *,
+        tag: int,
+        row: type[Row],
+        front: int | None = None,
+        entries: Callable[[Key, Row], Sequence[Entry]] | None = None,
+        index: bool = False,
     ) -> None:
         self.name = name
         self.tag = tag
         self.row = row
         self.front = front
+        self.entries = entries
         self.is_bytes = row is bytes
         self.read_by_key = front is None and not index
         self._pack = None if self.is_bytes else packer(row)
@@ -67,12 +77,17 @@ class Table(Generic[Row]):
         return f"Table({self.name})"
 
 
+Entry = tuple[Table[bytes], Key]
+"""A place in an index table.  Its row is empty."""
+
+
 @attrs.frozen
 class MissingRows:
-    """Rows to be read by key."""
+    """Rows to be read by key.  Whoever reads them may read those of `ahead` as well, as far as they are not in memory."""
 
     table: Table[Any]
     keys: tuple[Key, ...]
+    ahead: Iterable[Key] = ()
 
 
 @attrs.frozen
@@ -101,12 +116,15 @@ class View(Protocol):
     def require(self, table: Table[Any], keys: Iterable[Key], *, ahead: Iterable[Key] = ()) -> None:
         """Say that these rows will be read, so that all that are missing are loaded at once.  Raises NotLoaded.
 
-        If one is missing, those of `ahead` are loaded with it: rows that the next commands will ask for.  It is only then
-        that `ahead` is looked at.
+        If one is missing, those of `ahead` are loaded with it: rows that the next commands will ask for.  It is only when
+        the disk is read, and so after this command was dropped, that `ahead` is looked at.
         """
 
     def first(self, table: Table[Row], queue: Key, rows: int) -> Sequence[tuple[Key, Row]]:
         """Up to `rows` rows of a queue, from its front.  Raises NotLoaded."""
+
+    def at_hand(self, table: Table[Row], queue: Key, rows: int) -> Sequence[tuple[Key, Row]]:
+        """The same, but only as far as it is in memory: for guessing what will be asked for next."""
 
     def insert(self, table: Table[Row], key: Key, row: Row) -> None:
         """Add a row under a key that has none now.  If it goes before a checkpoint, it never reaches the disk."""

@@ -27,7 +27,7 @@ from silo.errors import Corrupt
 from silo.events.packing import from_bytes, to_bytes
 from silo.projections.fold import ROWS_FORMAT, TABLES
 from silo.projections.view import Key, Table
-from silo.shard.disk import CHECKPOINT_KEY, read_table
+from silo.shard.disk import CHECKPOINT_KEY, read_table, row_key
 from silo.shard.rows import Generation
 from silo.storage import keys
 from silo.storage.database import Batch, Database, Reader
@@ -125,6 +125,8 @@ async def write_rows(
     for table, rows in generation.rows.items():
         for lot in _lots(rows.items()):
             _put_rows(batch, table, lot)
+            if table.entries is not None:
+                _move_entries(batch, table, lot, generation.before[table])
             if clock() > slice_ends:
                 # A commit needs several turns of the loop: without a pause, each would wait for a slice.
                 await asyncio.sleep(PAUSE_S if hurry() < NO_HURRY else 0)
@@ -146,3 +148,19 @@ def _lots(rows: Iterable[tuple[Key, Any]]) -> Iterator[list[tuple[Key, Any]]]:
 def _put_rows(batch: Batch, table: Table[Any], rows: list[tuple[Key, Any]]) -> None:
     tag, encode_key, encode_row = bytes((table.tag,)), keys.encode, table.encode
     batch.change([(tag + encode_key(key), None if row is None else encode_row(row)) for key, row in rows])
+
+
+def _move_entries(
+    batch: Batch, table: Table[Any], rows: list[tuple[Key, Any]], before: dict[Key, Any]
+) -> None:
+    """Put changed rows where they belong in the other orders of their table."""
+    entries, changes = table.entries, list[tuple[bytes, bytes | None]]()
+    assert entries is not None
+    for key, row in rows:
+        old, new = before.get(key), row
+        gone = entries(key, old) if old is not None else ()
+        come = entries(key, new) if new is not None else ()
+        if gone != come:
+            changes += [(row_key(*entry), None) for entry in gone if entry not in come]
+            changes += [(row_key(*entry), b"") for entry in come if entry not in gone]
+    batch.change(changes)

@@ -66,8 +66,17 @@ class Loader:
         for load_of_another in under_way:
             # Shielded, as a waiter that goes away must not take along what others wait for.
             await asyncio.shield(load_of_another)
-        if not under_way:
-            await self._load(missing, places)
+        if under_way:
+            return
+        if isinstance(missing, MissingRows):
+            missing = self._with_ahead(missing)
+            places = [(missing.table, key) for key in missing.keys]
+        await self._load(missing, places)
+
+    def _with_ahead(self, missing: MissingRows) -> MissingRows:
+        also = self._rows.missing(missing.table, missing.ahead)
+        keys = [*missing.keys, *(key for key in also if (missing.table, key) not in self._under_way)]
+        return MissingRows(missing.table, tuple(dict.fromkeys(keys)))
 
     async def _load(self, missing: MissingRows | MissingFront, places: list[tuple[Table[Any], Key]]) -> None:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()

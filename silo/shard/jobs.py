@@ -81,6 +81,16 @@ def last_attempt(job: JobRow, view: View) -> Attempt | None:
     return found[0] if found else None
 
 
+def payloads(jobs: Sequence[JobRow], view: View, *, ahead: Iterable[Key] = ()) -> list[bytes]:
+    """The payloads of these jobs."""
+    view.require(PAYLOADS, [(job.payload_seq,) for job in jobs if job.payload_seq], ahead=ahead)
+    return [_long(job.payload_seq, view) if job.payload_seq else job.payload for job in jobs]
+
+
+def _long(seq: int, view: View) -> bytes:
+    return rows(view, PAYLOADS, [(seq,)])[0]
+
+
 def _newest(job: JobRow) -> list[AttemptRow]:
     return [job.last_attempt] if job.last_attempt is not None else []
 
@@ -91,7 +101,7 @@ def _with_data(attempts: Sequence[AttemptRow], view: View, *, first_number: int)
         Attempt(
             number,
             attempt,
-            rows(view, PAYLOADS, [(attempt.data_seq,)])[0] if attempt.data_seq else attempt.data,
+            _long(attempt.data_seq, view) if attempt.data_seq else attempt.data,
         )
         for number, attempt in enumerate(attempts, start=first_number)
     ]

@@ -13,13 +13,12 @@ from silo.errors import Invalid, LeaseNotFound, WrongState
 from silo.events.catalogue import LeaseRenewed, TaskLeased
 from silo.projections.jobs import JobRow
 from silo.projections.leases import LEASES
-from silo.projections.payloads import PAYLOADS
 from silo.projections.tasks import READY, ReadyRow
 from silo.projections.view import View
 from silo.shard.chains import start_chain
 from silo.shard.draft import Draft
 from silo.shard.due import wake_due_chains
-from silo.shard.jobs import JobName, refusal, require_jobs, rows, the_job
+from silo.shard.jobs import JobName, payloads, refusal, require_jobs, the_job
 
 Item = TypeVar("Item")
 
@@ -74,13 +73,8 @@ def lease_tasks(command: LeaseTasks, draft: Draft) -> list[LeasedTask]:
     front = _up_to(command.bytes_max, front, [row.payload_bytes for row in front])
     names = [JobName(row.tenant, row.job_id) for row in front]
     jobs = require_jobs(names, view, ahead=(JobName(row.tenant, row.job_id) for row in _ahead(group, view)))
-    payloads = rows(
-        view,
-        PAYLOADS,
-        [(row.payload_seq,) for row in front],
-        ahead=((row.payload_seq,) for row in _ahead(group, view)),
-    )
-    found = list(zip(names, jobs, payloads, strict=True))
+    long_ones_ahead = ((row.payload_seq,) for row in _ahead(group, view) if row.payload_seq)
+    found = list(zip(names, jobs, payloads(jobs, view, ahead=long_ones_ahead), strict=True))
     fitting = _up_to(command.bytes_max, found, [job.payload_bytes + _metadata_bytes(job) for job in jobs])
     return [_lease(name, job, payload, command.worker_id, draft) for name, job, payload in fitting]
 
@@ -102,7 +96,7 @@ def _metadata_bytes(job: JobRow) -> int:
 def _ahead(task_group: str, view: View) -> Iterator[ReadyRow]:
     """What the next commands will lease.  Rows that come from disk come together at a fraction of the cost."""
     size = 0
-    for _, row in view.first(READY, (task_group,), AHEAD_TASKS):
+    for _, row in view.at_hand(READY, (task_group,), AHEAD_TASKS):
         size += row.payload_bytes
         if size > AHEAD_BYTES_MAX:
             return
@@ -141,8 +135,9 @@ def lease_task(command: LeaseTask, draft: Draft) -> LeasedTask:
         relative_attempt=job.chain.relative_attempt,
         start_ms=min(job.chain.start_ms, draft.now_ms),
     )
-    payload = rows(draft.view, PAYLOADS, [(job.payload_seq,)])[0]
-    return _lease(name, the_job(name, draft.view), payload, command.worker_id, draft)
+    job = the_job(name, draft.view)
+    [payload] = payloads([job], draft.view)
+    return _lease(name, job, payload, command.worker_id, draft)
 
 
 def _lease(name: JobName, job: JobRow, payload: bytes, worker_id: str, draft: Draft) -> LeasedTask:

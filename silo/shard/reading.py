@@ -8,9 +8,8 @@ from silo.domain.jobs import JobStatus
 from silo.errors import WrongState
 from silo.projections.counters import COUNTS, NOTHING, WHOLE_SHARD, CountRow
 from silo.projections.jobs import JobRow
-from silo.projections.payloads import PAYLOADS
 from silo.shard.draft import Draft
-from silo.shard.jobs import Attempt, JobName, all_attempts, last_attempt, rows, the_job
+from silo.shard.jobs import Attempt, JobName, all_attempts, last_attempt, payloads, the_job
 
 
 @attrs.frozen(kw_only=True)
@@ -36,7 +35,7 @@ def get_job(query: GetJob, draft: Draft) -> JobView:
     last = last_attempt(row, view)
     return JobView(
         row=row,
-        payload=rows(view, PAYLOADS, [(row.payload_seq,)])[0],
+        payload=payloads([row], view)[0],
         attempts=all_attempts(query.name, row, view) if query.include_attempts else [],
         result=last.data if last is not None and row.status is JobStatus.SUCCEEDED else None,
     )

@@ -49,12 +49,14 @@ class Generation:
     Attributes:
         rows: for each table, key to row; None for a deleted row.
         fresh: for each table, the keys that no checkpoint has written; deleting such a row leaves nothing to write.
+        before: for each table with entries in other orders, the rows that the other checkpoints have written.
         payload_bytes: of the rows that are nothing but bytes.
     """
 
     def __init__(self) -> None:
         self.rows: defaultdict[Table[Any], dict[Key, Any]] = defaultdict(dict)
         self.fresh: defaultdict[Table[Any], set[Key]] = defaultdict(set)
+        self.before: defaultdict[Table[Any], dict[Key, Any]] = defaultdict(dict)
         self.payload_bytes = 0
 
     @property
@@ -105,12 +107,12 @@ class Rows:
         return row  # type: ignore[no-any-return]
 
     def require(self, table: Table[Any], keys: Iterable[Key], *, ahead: Iterable[Key] = ()) -> None:
-        missing = self._missing(table, keys)
+        missing = self.missing(table, keys)
         if missing:
-            also = self._missing(table, ahead)
-            raise NotLoaded(MissingRows(table, tuple(dict.fromkeys(missing + also))))
+            raise NotLoaded(MissingRows(table, tuple(dict.fromkeys(missing)), ahead))
 
-    def _missing(self, table: Table[Any], keys: Iterable[Key]) -> list[Key]:
+    def missing(self, table: Table[Any], keys: Iterable[Key]) -> list[Key]:
+        """Those of the keys of which nobody here knows whether there is a row."""
         changed = self._changed[table]
         return [key for key in keys if key not in changed and self._peek_below(table, key) is ABSENT]
 
@@ -120,6 +122,10 @@ class Rows:
         if front is None:
             raise NotLoaded(MissingFront(table, queue, rows))
         return front
+
+    def at_hand(self, table: Table[Row], queue: Key, rows: int) -> Sequence[tuple[Key, Row]]:
+        window = self._windows[table].get(queue)
+        return window.at_hand(rows) if window is not None else ()
 
     def _peek_below(self, table: Table[Any], key: Key) -> Any:
         """The row as it was before the changes, or ABSENT if it is not in memory."""
@@ -155,8 +161,11 @@ class Rows:
     def put(self, table: Table[Row], key: Key, row: Row) -> None:
         rows = self._changed[table]
         old = rows.get(key, ABSENT)
-        if old is ABSENT and table.is_bytes:
-            self.changes.payload_bytes += len(row)  # type: ignore[arg-type]
+        if old is ABSENT:
+            if table.is_bytes:
+                self.changes.payload_bytes += len(row)  # type: ignore[arg-type]
+            elif table.entries is not None:
+                self._note_before(table, key)
         self._undo.append((table, key, old, False, ABSENT))
         rows[key] = row
 
@@ -168,7 +177,10 @@ class Rows:
             window = self._windows[table].get(key[: table.front])
             if window is not None:
                 in_window = window.take(key, ABSENT)
-        self._undo.append((table, key, rows.get(key, ABSENT), was_fresh, in_window))
+        old = rows.get(key, ABSENT)
+        if old is ABSENT and table.entries is not None:
+            self._note_before(table, key)
+        self._undo.append((table, key, old, was_fresh, in_window))
         if was_fresh:
             fresh.discard(key)
             dropped = rows.pop(key)
@@ -176,6 +188,11 @@ class Rows:
                 self.changes.payload_bytes -= len(dropped)
         else:
             rows[key] = None
+
+    def _note_before(self, table: Table[Any], key: Key) -> None:
+        row = self._peek_below(table, key)
+        assert row is not ABSENT, f"{table} {key} was changed by somebody who had not read it"
+        self.changes.before[table][key] = row
 
     # --- drafts ----------------------------------------------------------------------------------------------------------
 
@@ -195,6 +212,8 @@ class Rows:
             if table.is_bytes and undone:
                 self.changes.payload_bytes -= len(undone)
             fresh.discard(key)
+            if table.entries is not None:
+                self.changes.before[table].pop(key, None)
         else:
             rows[key] = row
             if was_fresh:

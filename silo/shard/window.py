@@ -35,6 +35,10 @@ class Window:
         """Up to `rows` rows from the front, or None if more of the queue must be loaded to tell."""
         if len(self._rows) < rows and self._horizon is not None:
             return None
+        return self.at_hand(rows)
+
+    def at_hand(self, rows: int) -> list[tuple[Key, Any]]:
+        """Up to `rows` rows from the front, as far as it is here."""
         return list(islice(self._rows.items(), rows))
 
     def covers(self, key: Key) -> bool:

@@ -19,19 +19,19 @@ from tests.story import Story
 def test_a_job_is_listed_under_its_status_once():
     for life, status in ((pending, 0), (running, 1), (succeeded, 2), (failed, 3), (cancelled_by_client, 4)):
         story = Story().given(*life())
-        assert list(story.table(JOBS_BY_STATUS)) == [("acme", status, NOW, "j1")]
+        assert story.listed(JOBS_BY_STATUS) == [("acme", status, NOW, "j1")]
 
 
 def test_a_job_moves_in_the_list_when_its_status_changes():
     story = Story().given(*pending()).at(NOW + 5).given(fact(TaskLeased))
 
-    assert list(story.table(JOBS_BY_STATUS)) == [("acme", 1, NOW + 5, "j1")]
+    assert story.listed(JOBS_BY_STATUS) == [("acme", 1, NOW + 5, "j1")]
 
 
 def test_a_job_is_found_by_its_metadata():
     story = Story().given(*pending(metadata=(("colour", "red"), ("size", "x" * 1_000))))
 
-    assert list(story.table(JOBS_BY_METADATA)) == [
+    assert story.listed(JOBS_BY_METADATA) == [
         ("acme", "colour", "red", "j1"),
         ("acme", "size", "x" * INDEXED_VALUE_CHARS, "j1"),
     ]
@@ -39,11 +39,11 @@ def test_a_job_is_found_by_its_metadata():
 
 def test_two_values_of_one_key_are_two_entries_and_one_deletion():
     story = Story().given(*succeeded(metadata=(("a", "1"), ("a", "2"), ("a", "1"))))
-    assert len(story.table(JOBS_BY_METADATA)) == 2
+    assert len(story.listed(JOBS_BY_METADATA)) == 2
 
     story.given(fact(JobDeleted))
-    assert not story.table(JOBS_BY_METADATA)
-    assert not story.table(JOBS_BY_STATUS)
+    assert not story.listed(JOBS_BY_METADATA)
+    assert not story.listed(JOBS_BY_STATUS)
 
 
 def test_a_chain_says_where_it_is():

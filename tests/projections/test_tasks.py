@@ -6,7 +6,7 @@ from tests.builders import LATER, NOW, fact, pending, running, succeeded
 from tests.story import Story
 
 REF = JobRef("acme", "j1")
-READY_ROW = ReadyRow("acme", "j1", payload_seq=1, payload_bytes=7)
+READY_ROW = ReadyRow("acme", "j1", payload_seq=0, payload_bytes=7)
 
 
 def test_only_what_could_be_leased_this_instant_is_ready():

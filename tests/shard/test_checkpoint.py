@@ -3,13 +3,17 @@ from __future__ import annotations
 import asyncio
 from itertools import count
 
+import attrs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from silo.errors import Corrupt, StoreFailed
 from silo.projections.jobs import JOBS
 from silo.projections.tasks import READY
+from silo.projections.view import MissingRows, Table
 from silo.shard.checkpoint import Note, read_note, write_rows
-from silo.shard.disk import CHECKPOINT_KEY, read_table
+from silo.shard.disk import CHECKPOINT_KEY, key_of, load, read_table
 from silo.shard.enqueue import enqueue
 from silo.shard.lease import lease_tasks
 from silo.shard.outcome import report_outcome
@@ -52,6 +56,47 @@ def test_rows_and_their_note_are_written_in_one_batch():
         assert len(db.arrived.get_nowait()) == 3
         assert await read_note(db) == Note(7, NOW)
         assert len(await raw(db, READY)) == 1
+
+    run(main())
+
+
+@attrs.define
+class Thing:
+    colours: str
+
+
+COLOURS = Table("by_colour", tag=0x71, row=bytes, index=True)
+THINGS = Table(
+    "things",
+    tag=0x70,
+    row=Thing,
+    entries=lambda key, row: [(COLOURS, (colour, *key)) for colour in row.colours.split()],
+)
+ROWS = st.sampled_from([*map(Thing, ("red", "blue", "red blue", "red red", "")), None])
+CHANGES = st.tuples(st.sampled_from("abc"), ROWS, st.booleans())
+
+
+@given(st.lists(st.one_of(CHANGES, st.just("checkpoint")), max_size=30))
+def test_other_orders_follow_the_rows_from_checkpoint_to_checkpoint(steps):
+    async def main():
+        db, rows = MemoryDatabase(), Rows()
+        for step in [*steps, "checkpoint"]:
+            if step == "checkpoint":
+                await write_rows(db, rows.freeze(), Note(1, NOW), asyncio.get_running_loop().time)
+                rows.thaw()
+                things = [(key_of(key), THINGS.decode(row)) for key, row in await raw(db, THINGS)]
+                assert [key_of(key) for key, _ in await raw(db, COLOURS)] == sorted(
+                    {(colour, *key) for key, row in things for colour in row.colours.split()}
+                )
+            else:
+                name, row, kept = step
+                rows.missing(THINGS, [(name,)]) and await load(db, rows, MissingRows(THINGS, ((name,),)))
+                there = rows.get(THINGS, (name,)) is not None
+                if row is not None:
+                    (rows.put if there else rows.insert)(THINGS, (name,), row)
+                elif there:
+                    rows.delete(THINGS, (name,))
+                rows.keep() if kept else rows.undo()
 
     run(main())
 
