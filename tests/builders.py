@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import attrs
 
 from silo.domain.jobs import LEASE_MS, AttemptStatus, JobSpec, JobStatus
+from silo.domain.limits import Algorithm, ConcurrencyLimit, FloatingLimit, RateLimit, RateLimitRetry
 from silo.domain.retry import RetryPolicy
 from silo.events.catalogue import (
     AttemptCancelled,
@@ -19,6 +20,7 @@ from silo.events.catalogue import (
     JobEnqueued,
     JobEvent,
     JobFailed,
+    RateChecked,
     TaskLeased,
 )
 from silo.shard.enqueue import NewJob
@@ -53,6 +55,35 @@ def a_policy(**but: Any) -> RetryPolicy:
 def a_spec(**but: Any) -> JobSpec:
     usual = {"priority": 0, "task_group": "group", "enqueue_time_ms": 0, "retry_policy": None, "metadata": ()}
     return JobSpec(**usual | but)
+
+
+def a_limit(max_concurrency: int = 1, key: str = "queue") -> ConcurrencyLimit:
+    return ConcurrencyLimit(key=key, max_concurrency=max_concurrency)
+
+
+def a_floating_limit(default: int = 1, key: str = "queue", **but: Any) -> FloatingLimit:
+    usual = {
+        "key": key,
+        "default_max_concurrency": default,
+        "refresh_interval_ms": 60_000,
+        "metadata": (),
+    }
+    return FloatingLimit(**usual | but)
+
+
+def a_rate_limit(limit: int = 1, **but: Any) -> RateLimit:
+    """So many hits in ten seconds; a job waits for as long as it takes."""
+    usual = {
+        "name": "calls",
+        "unique_key": "key",
+        "limit": limit,
+        "duration_ms": 10_000,
+        "hits": 1,
+        "algorithm": Algorithm.TOKEN_BUCKET,
+        "behavior": 0,
+        "retry": RateLimitRetry(),
+    }
+    return RateLimit(**usual | but)
 
 
 def a_job(**but: Any) -> NewJob:
@@ -131,13 +162,40 @@ _FIELDS: dict[str, Any] = {
     "started_ms": 100,
     "finished_ms": 200,
     "data": b"data",
+    "gate": 0,
+    "queue": "queue",
+    "maximum": 1,
+    "allowed": True,
+    "remaining": 0,
+    "reset_ms": NOW,
+    "retry_ms": None,
+    "is_local": True,
+    "bucket": None,
+    "passes_ms": NOW + 1_000,
+    "queues": ("queue",),
+    "default_max_concurrency": 1,
+    "refresh_interval_ms": 1_000,
+    "metadata": (),
+    "task_group": "group",
+    "new_max_concurrency": 2,
+    "message": "message",
+    "name": "name",
+    "unique_key": "key",
+    "until_ms": NOW + 1_000,
+}
+
+
+_FIELDS_OF: dict[type[Event], dict[str, Any]] = {
+    JobFailed: {"error_code": ""},
+    RateChecked: {"error": ""},
 }
 
 
 def fact(kind: type[Fact], **but: Any) -> Fact:
     """A fact of this kind, by default about the job `NAME`, its task `task-1` and the time `NOW`."""
     fields = [field.name for field in attrs.fields(kind) if field.init]
-    return kind(**{name: _FIELDS[name] for name in fields} | but)
+    usual = _FIELDS | _FIELDS_OF.get(kind, {})
+    return kind(**{name: usual[name] for name in fields} | but)
 
 
 def stamped(event: Fact, *, seq: int = 1, time_ms: int = NOW, prev: int = 0) -> Fact:

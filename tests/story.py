@@ -17,6 +17,7 @@ from silo.projections.fold import TABLES
 from silo.projections.jobs import JOBS, JobRow
 from silo.projections.view import Key, MissingRows, NotLoaded, Table
 from silo.shard.draft import Caller, Draft, Rules
+from silo.shard.gates import settle
 from silo.shard.jobs import Attempt, JobName
 from silo.shard.lease_clock import LeaseClock
 from silo.shard.reading import GetJob, get_job
@@ -77,6 +78,8 @@ class Story:
             )
             try:
                 reply = decide(command, draft)
+                if draft.events and decide is not _tell:
+                    settle(draft)
             except NotLoaded as absent:
                 self.rows.undo()
                 nothing_there(self.rows, absent)

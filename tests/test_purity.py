@@ -23,13 +23,15 @@ IMPURE = {
     "silo.storage",
 }
 
-ENGINE = {"shard.py", "disk.py", "checkpoint.py", "replay.py", "rows.py", "window.py"}
+ENGINE = {"shard.py", "conservation.py", "disk.py", "checkpoint.py", "replay.py", "rows.py", "window.py"}
 """The files of silo/shard that run commands; all others decide them."""
 
 PURE = [
     *sorted((SILO / "domain").glob("*.py")),
     *sorted((SILO / "projections").glob("*.py")),
     *sorted(path for path in (SILO / "shard").glob("*.py") if path.name not in ENGINE),
+    SILO / "ratelimit" / "buckets.py",
+    SILO / "ratelimit" / "intervals.py",
     SILO / "shard" / "rows.py",
     SILO / "shard" / "window.py",
 ]
@@ -49,9 +51,10 @@ BELOW_SERVER = (
 LOWER = {
     "domain": set(),
     "storage": set(),
-    "events": {"domain", "storage"},
-    "projections": {"domain", "events"},
-    "shard": {"domain", "events", "projections", "storage"},
+    "ratelimit": {"domain"},
+    "events": {"domain", "ratelimit", "storage"},
+    "projections": {"domain", "events", "ratelimit"},
+    "shard": {"domain", "events", "projections", "ratelimit", "storage"},
     "broker": {"domain", "events", "projections", "shard"},
 }
 """Which rooms a room may know; everybody may know `silo.errors`."""

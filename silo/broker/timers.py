@@ -1,23 +1,44 @@
-"""The clock's part: chains that come due, leases that run out, ended jobs that are to be forgotten.
+"""The clock's part: chains that come due, leases that run out, rate limits and maxima that change with time, ended jobs that
+are to be forgotten.
 
-Each of the three is a queue in the order of its times, so that one look at three fronts tells when something must happen
-next.  A shard in which nothing waits for a time costs nothing.
+Each of these is a queue in the order of its times, so that one look at a few fronts tells when something must happen next.
+A shard in which nothing waits for a time costs nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from silo.errors import Unavailable
+from silo.projections.concurrency import REFRESHES_DUE, UNSETTLED
 from silo.projections.leases import EXPIRIES
+from silo.projections.rates import BUCKET_TIMERS, CHECKS
 from silo.projections.tasks import FORGETTING, TIMERS
 from silo.projections.view import Table
 from silo.shard.delete import forget_expired
 from silo.shard.draft import Draft
-from silo.shard.due import expire_leases, wake_due
+from silo.shard.due import wake_due
+from silo.shard.expire import expire_leases
+from silo.shard.gates import settle_rest
+from silo.shard.refresh import schedule_due_refreshes
 from silo.shard.shard import Shard
+from silo.shard.throttle import check_due, open_buckets
+
+COMMANDS: tuple[Callable[[None, Draft], int], ...] = (
+    wake_due,
+    expire_leases,
+    check_due,
+    open_buckets,
+    schedule_due_refreshes,
+    settle_rest,
+    forget_expired,
+)
+"""What may be due.  Each says how much it did, and has done all when it says 0."""
+
+QUEUES_OF_TIMES: tuple[Table[Any], ...] = (TIMERS, EXPIRIES, CHECKS, BUCKET_TIMERS, REFRESHES_DUE, FORGETTING)
 
 logger = logging.getLogger(__name__)
 
@@ -52,16 +73,19 @@ async def run_timers(shard: Shard) -> None:
 
 async def run_due(shard: Shard) -> int | None:
     """Do everything that is due now.  Returns when something is due next, in ms; None: nothing waits for a time."""
-    for command in (wake_due, expire_leases, forget_expired):
+    for command in COMMANDS:
         while await shard.execute(command, None):
             pass
     return await shard.execute(next_due_ms, None)
 
 
 def next_due_ms(_: None, draft: Draft) -> int | None:
-    """When the first of the three queues has something due."""
+    """When the first of the queues has something due: now, if there is room that no command has given away yet."""
+    if draft.view.first(UNSETTLED, (), 1):
+        return draft.now_ms
     times: list[int] = []
-    queues: tuple[Table[Any], ...] = (TIMERS, EXPIRIES, FORGETTING)
-    for table in queues:
-        times += [int(key[0]) for key, _ in draft.view.first(table, (), 1)]
+    for table in QUEUES_OF_TIMES:
+        # Those that an outside service decides are asked by rate_checks.py.
+        if table is not CHECKS or not draft.rules.asks_limiter:
+            times += [int(key[0]) for key, _ in draft.view.first(table, (), 1)]
     return min(times, default=None)

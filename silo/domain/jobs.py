@@ -9,6 +9,7 @@ from enum import IntEnum
 
 import attrs
 
+from silo.domain.limits import Limit, check_limits
 from silo.domain.retry import RetryPolicy
 from silo.errors import Invalid
 
@@ -62,6 +63,7 @@ class JobSpec:
             is the wire's; the true time of arrival is `JobRow.enqueued_ms`.
         retry_policy: None means no retries.
         metadata: pairs in the client's order.
+        limits: what every attempt has to pass before it can be leased, in the client's order.
     """
 
     priority: int
@@ -69,6 +71,7 @@ class JobSpec:
     enqueue_time_ms: int
     retry_policy: RetryPolicy | None
     metadata: tuple[tuple[str, str], ...]
+    limits: tuple[Limit, ...] = ()
 
     def __attrs_post_init__(self) -> None:
         if not 0 <= self.priority <= PRIORITY_MAX:
@@ -76,6 +79,7 @@ class JobSpec:
         check_metadata(self.metadata)
         if not self.task_group:
             raise Invalid("task_group is required")
+        check_limits(self.limits)
 
 
 def check_metadata(metadata: tuple[tuple[str, str], ...]) -> None:

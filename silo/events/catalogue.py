@@ -1,7 +1,7 @@
 """Every fact that a shard's log can hold, in the past tense.
 
-Read one job's events in order and you have read its life: *JobEnqueued, ChainStarted, TaskLeased, AttemptFailed,
-ChainStarted, ChainDue, TaskLeased, AttemptSucceeded*.
+Read one job's events in order and you have read its life: *JobEnqueued, ChainStarted, SlotWaited, SlotGranted, TaskLeased,
+AttemptFailed, ChainStarted, ChainDue, SlotGranted, TaskLeased, AttemptSucceeded*.
 
 Three rules keep old logs readable for ever:
 
@@ -21,6 +21,7 @@ import attrs
 
 from silo.domain.jobs import AttemptStatus, JobSpec, JobStatus
 from silo.domain.retry import RetryPolicy
+from silo.ratelimit.buckets import Bucket
 
 
 @attrs.define(kw_only=True)
@@ -44,7 +45,14 @@ class Event:
 
 
 @attrs.define(kw_only=True)
-class JobEvent(Event):
+class TenantEvent(Event):
+    """A fact about something of one tenant."""
+
+    tenant: str
+
+
+@attrs.define(kw_only=True)
+class JobEvent(TenantEvent):
     """A fact about one job; `prev` is the sequence number of the fact before it in the same job's life, 0 for its first.
 
     So a job's history is a walk backward of as many point reads as it has facts, whatever else the log holds.
@@ -53,8 +61,14 @@ class JobEvent(Event):
     BEGINS_JOB: ClassVar[bool] = False
 
     prev: int = attrs.field(init=False, default=0, eq=False)
-    tenant: str
     job_id: str
+
+
+@attrs.define(kw_only=True)
+class QueueEvent(TenantEvent):
+    """A fact about one of a tenant's queues, which is what jobs wait in that share a concurrency key."""
+
+    queue: str
 
 
 @attrs.define(kw_only=True)
@@ -73,6 +87,7 @@ class JobEnqueued(JobEvent):
     """A client handed over a job.  `ChainStarted` follows in the same commit."""
 
     TAG: ClassVar[int] = 10
+    VERSION: ClassVar[int] = 2
     BEGINS_JOB: ClassVar[bool] = True
     spec: JobSpec
     payload: bytes
@@ -86,6 +101,7 @@ class JobImported(JobEvent):
     """
 
     TAG: ClassVar[int] = 11
+    VERSION: ClassVar[int] = 2
     BEGINS_JOB: ClassVar[bool] = True
     spec: JobSpec
     payload: bytes
@@ -114,9 +130,14 @@ class CancellationRequested(JobEvent):
 
 @attrs.define(kw_only=True)
 class JobFailed(JobEvent):
-    """No retry is due after the last failure.  `forget_ms` is when retention removes the job, if ever."""
+    """No attempt will follow.  `forget_ms` is when retention removes the job, if ever.
+
+    `error_code` is empty if the last attempt says why; a job that came to no attempt says it here.
+    """
 
     TAG: ClassVar[int] = 14
+    VERSION: ClassVar[int] = 2
+    error_code: str
     forget_ms: int | None
 
 
@@ -157,27 +178,38 @@ class JobForgotten(JobEvent):
     TAG: ClassVar[int] = 19
 
 
-# --- the chain: the way of one attempt to its worker ---------------------------------------------------------------------
+# --- the chain: the way of one attempt through its gates to a worker ------------------------------------------------------
 
 
 @attrs.define(kw_only=True)
 class ChainStarted(JobEvent):
-    """An attempt set out.  Whatever chain the job had before is over.
+    """An attempt set out.  Whatever chain the job had before is over, and what that one held is free.
 
     Attributes:
-        task_id: the chain's identity; the lease and the attempt carry it too.
+        task_id: the chain's identity; slots, lease and attempt carry it too.
         attempt: counts over the job's life, from 1.
         relative_attempt: counts since the last restart, from 1; retries are reckoned by it.
         start_ms: not before this time.
-        virtual_start_ms: its place in the ready order: start time plus priority times the configured weight.
+        virtual_start_ms: its place in every line: start time plus priority times the configured weight.
+        gate: which of the job's limits it comes to first, from 0; their number, if it passes all of them by.
     """
 
     TAG: ClassVar[int] = 30
+    VERSION: ClassVar[int] = 2
     task_id: str
     attempt: int
     relative_attempt: int
     start_ms: int
     virtual_start_ms: int
+    gate: int
+
+
+@attrs.define(kw_only=True)
+class GateEvent(JobEvent):
+    """A fact about a chain at one of its gates; `gate` is the limit's place in the job's list, from 0."""
+
+    task_id: str
+    gate: int
 
 
 @attrs.define(kw_only=True)
@@ -186,6 +218,72 @@ class ChainDue(JobEvent):
 
     TAG: ClassVar[int] = 31
     task_id: str
+
+
+@attrs.define(kw_only=True)
+class SlotGranted(GateEvent):
+    """The chain holds a slot of the queue from now until it ends, and goes on to its next gate.
+
+    `maximum` is what the limit was when it decided.
+    """
+
+    TAG: ClassVar[int] = 32
+    queue: str
+    maximum: int
+
+
+@attrs.define(kw_only=True)
+class SlotWaited(GateEvent):
+    """No slot is free, or others are before this one: the chain waits in the queue's line."""
+
+    TAG: ClassVar[int] = 33
+    queue: str
+    maximum: int
+
+
+@attrs.define(kw_only=True)
+class RateCheckDue(GateEvent):
+    """The chain has come to a rate limit that an outside service decides: it is to be asked from now on."""
+
+    TAG: ClassVar[int] = 34
+
+
+@attrs.define(kw_only=True)
+class RateChecked(GateEvent):
+    """A rate limit was asked.  If it allowed the hit, the chain goes on to its next gate.
+
+    Attributes:
+        remaining, reset_ms: what the limiter said of itself; a limiter that did not answer said 0.
+        error: why it did not answer; else empty.
+        retry_ms: when it is asked again; None: not by itself, see the event that follows.
+        is_local: whether it was a bucket inside the shard, and `bucket` what that has come to; None: as good as new.
+    """
+
+    TAG: ClassVar[int] = 35
+    allowed: bool
+    remaining: int
+    reset_ms: int
+    error: str
+    retry_ms: int | None
+    is_local: bool
+    bucket: Bucket | None
+
+
+@attrs.define(kw_only=True)
+class RateWaited(GateEvent):
+    """The bucket is used up: the chain waits in its line, in which the first may pass at `passes_ms` at the latest."""
+
+    TAG: ClassVar[int] = 36
+    passes_ms: int
+
+
+@attrs.define(kw_only=True)
+class HoldersDropped(JobEvent):
+    """An operator took the chain's slots away; the chain itself goes on."""
+
+    TAG: ClassVar[int] = 37
+    task_id: str
+    queues: tuple[str, ...]
 
 
 # --- the lease and its attempt --------------------------------------------------------------------------------------------
@@ -266,6 +364,104 @@ class AttemptImported(JobEvent):
     data: bytes
 
 
+# --- queues with a floating limit -----------------------------------------------------------------------------------------
+
+
+@attrs.define(kw_only=True)
+class LimitCreated(QueueEvent):
+    """The first job with this floating limit came: its maximum begins with what that job says."""
+
+    TAG: ClassVar[int] = 60
+    default_max_concurrency: int
+    refresh_interval_ms: int
+    metadata: tuple[tuple[str, str], ...]
+
+
+@attrs.define(kw_only=True)
+class RefreshScheduled(QueueEvent):
+    """The maximum is old and jobs wait: a worker of the task group shall find it out anew."""
+
+    TAG: ClassVar[int] = 61
+    task_id: str
+    task_group: str
+
+
+@attrs.define(kw_only=True)
+class RefreshLeased(QueueEvent):
+    """A worker took the refresh."""
+
+    TAG: ClassVar[int] = 62
+    task_id: str
+    worker_id: str
+    expires_ms: int
+
+
+@attrs.define(kw_only=True)
+class RefreshRenewed(QueueEvent):
+    """The refresh's worker is alive; written as seldom as `LeaseRenewed`."""
+
+    TAG: ClassVar[int] = 63
+    task_id: str
+    expires_ms: int
+
+
+@attrs.define(kw_only=True)
+class RefreshSucceeded(QueueEvent):
+    """The queue has a new maximum.  Holders beyond it keep their slots."""
+
+    TAG: ClassVar[int] = 64
+    task_id: str
+    new_max_concurrency: int
+
+
+@attrs.define(kw_only=True)
+class RefreshFailed(QueueEvent):
+    """The maximum stays as it is, and is not looked for before `retry_ms`."""
+
+    TAG: ClassVar[int] = 65
+    task_id: str
+    error_code: str
+    message: str
+    retry_ms: int
+
+
+@attrs.define(kw_only=True)
+class RefreshExpired(QueueEvent):
+    """The refresh's worker was silent for too long; that does not count as a failure."""
+
+    TAG: ClassVar[int] = 66
+    task_id: str
+    worker_id: str
+    expired_ms: int
+
+
+# --- buckets of rate limits -----------------------------------------------------------------------------------------------
+
+
+@attrs.define(kw_only=True)
+class BucketEvent(TenantEvent):
+    """A fact about a bucket inside the shard, which all jobs of a tenant share that name it."""
+
+    name: str
+    unique_key: str
+
+
+@attrs.define(kw_only=True)
+class BucketWaited(BucketEvent):
+    """It was looked at, and nothing can be done about it before `until_ms`: the first in its line may pass then, or the
+    bucket will have expired."""
+
+    TAG: ClassVar[int] = 70
+    until_ms: int
+
+
+@attrs.define(kw_only=True)
+class BucketForgotten(BucketEvent):
+    """It expired: it is as if it had never been."""
+
+    TAG: ClassVar[int] = 71
+
+
 EVENTS: tuple[type[Event], ...] = (
     ShardCreated,
     JobEnqueued,
@@ -280,6 +476,12 @@ EVENTS: tuple[type[Event], ...] = (
     JobForgotten,
     ChainStarted,
     ChainDue,
+    SlotGranted,
+    SlotWaited,
+    RateCheckDue,
+    RateChecked,
+    RateWaited,
+    HoldersDropped,
     TaskLeased,
     LeaseRenewed,
     LeaseExpired,
@@ -287,4 +489,13 @@ EVENTS: tuple[type[Event], ...] = (
     AttemptFailed,
     AttemptCancelled,
     AttemptImported,
+    LimitCreated,
+    RefreshScheduled,
+    RefreshLeased,
+    RefreshRenewed,
+    RefreshSucceeded,
+    RefreshFailed,
+    RefreshExpired,
+    BucketWaited,
+    BucketForgotten,
 )

@@ -19,7 +19,7 @@ import attrs
 
 from silo.errors import Corrupt, SiloError, StoreFailed, again
 from silo.events import codec
-from silo.events.catalogue import Event, JobEvent
+from silo.events.catalogue import Event, JobEvent, TenantEvent
 from silo.storage.database import Database, Reader
 
 LOG_PREFIX = b"\x01"
@@ -266,8 +266,6 @@ async def _record_of(reader: Reader, seq: int) -> int:
 
 def matches(event: Event, *, tenant: str | None = None, job_id: str | None = None) -> bool:
     """Whether an event is about this tenant, and about this job; None stands for any."""
-    if tenant is None and job_id is None:
-        return True
-    if not isinstance(event, JobEvent):
+    if tenant is not None and not (isinstance(event, TenantEvent) and event.tenant == tenant):
         return False
-    return (tenant is None or event.tenant == tenant) and (job_id is None or event.job_id == job_id)
+    return job_id is None or (isinstance(event, JobEvent) and event.job_id == job_id)

@@ -5,6 +5,8 @@ map and lets one C call take an object apart.  cattrs supplies the conversion of
 optionals work as anywhere; the two hook factories below only say *array* where cattrs would say *dictionary*.
 
 Fields with `init=False` are not packed: for events they are the stamp, which the record around them keeps.
+
+A job's limits are of several classes, so each is an array that begins with a number for its class.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ import attrs
 import cattrs
 import msgpack
 from cattrs.fns import identity
+
+from silo.domain.limits import ConcurrencyLimit, FloatingLimit, Limit, RateLimit
 
 T = TypeVar("T")
 
@@ -90,6 +94,27 @@ def _is_plain_tuple(kind: Any) -> bool:
     )
 
 
+LIMIT_TAGS: dict[type[Limit], int] = {ConcurrencyLimit: 1, RateLimit: 2, FloatingLimit: 3}
+"""As the wire numbers them."""
+
+
+def _add_limits(converter: cattrs.Converter) -> None:
+    packers = {kind: (tag, _packer(kind, converter)) for kind, tag in LIMIT_TAGS.items()}
+    unpackers = {tag: _unpacker(kind, converter) for kind, tag in LIMIT_TAGS.items()}
+
+    def pack(limits: tuple[Limit, ...]) -> list[list[Any]]:
+        return [[tag, *packed(limit)] for limit in limits for tag, packed in (packers[type(limit)],)]
+
+    def unpack(arrays: Sequence[Sequence[Any]], _: Any) -> tuple[Limit, ...]:
+        return tuple(unpackers[array[0]](array[1:], None) for array in arrays)
+
+    def is_limits(kind: Any) -> bool:
+        return bool(kind == tuple[Limit, ...])
+
+    converter.register_unstructure_hook_func(is_limits, pack)
+    converter.register_structure_hook_func(is_limits, unpack)
+
+
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(detailed_validation=False)
     converter.register_unstructure_hook_func(_is_plain_tuple, identity)
@@ -97,6 +122,7 @@ def _make_converter() -> cattrs.Converter:
     converter.register_structure_hook_factory(attrs.has, _unpacker)
     for kind in (int, str, bytes, bool):
         converter.register_structure_hook(kind, _exactly(kind))
+    _add_limits(converter)
     return converter
 
 

@@ -12,7 +12,30 @@ from typing import Any
 Fields = list[Any]
 Step = Callable[[Fields], Fields]
 
-UPCASTS: dict[tuple[int, int], Step] = {}
+
+def _without_limits(fields: Fields) -> Fields:
+    """JobEnqueued and JobImported: what a client stated of a job did not include limits."""
+    tenant, job_id, spec, *rest = fields
+    return [tenant, job_id, [*spec, []], *rest]
+
+
+def _failed_by_its_last_attempt(fields: Fields) -> Fields:
+    """JobFailed: there was no other reason."""
+    tenant, job_id, forget_ms = fields
+    return [tenant, job_id, "", forget_ms]
+
+
+def _without_gates(fields: Fields) -> Fields:
+    """ChainStarted: there was nothing to pass."""
+    return [*fields, 0]
+
+
+UPCASTS: dict[tuple[int, int], Step] = {
+    (10, 1): _without_limits,
+    (11, 1): _without_limits,
+    (14, 1): _failed_by_its_last_attempt,
+    (30, 1): _without_gates,
+}
 """(tag, old version) to the function that makes the next version of its fields."""
 
 

@@ -12,11 +12,22 @@ from typing import Any, get_args, get_origin
 import attrs
 
 from silo.events.catalogue import EVENTS, Event, JobEvent
-from silo.projections import attempts, counters, jobs, leases, payloads, tasks
+from silo.projections import (
+    attempts,
+    concurrency,
+    counters,
+    jobs,
+    leases,
+    payloads,
+    rates,
+    refreshes,
+    tasks,
+)
 from silo.projections.view import Table, View, existing
 
-PROJECTIONS = (tasks, leases, counters, payloads, attempts, jobs)
-"""In the order in which they fold: `payloads` reads the rows of `attempts`, so it comes before them."""
+PROJECTIONS = (tasks, refreshes, concurrency, rates, leases, counters, payloads, attempts, jobs)
+"""In the order in which they fold: `payloads` reads the rows of `attempts`, so it comes before them, as does `refreshes`
+before `concurrency`."""
 
 TABLES: tuple[Table[Any], ...] = (
     jobs.JOBS,
@@ -27,6 +38,16 @@ TABLES: tuple[Table[Any], ...] = (
     tasks.READY,
     tasks.TIMERS,
     tasks.FORGETTING,
+    concurrency.QUEUES,
+    concurrency.HOLDERS,
+    concurrency.WAITERS,
+    concurrency.UNSETTLED,
+    concurrency.REFRESHES_DUE,
+    refreshes.REFRESHES,
+    rates.BUCKETS,
+    rates.BUCKET_LINES,
+    rates.BUCKET_TIMERS,
+    rates.CHECKS,
     leases.LEASES,
     leases.EXPIRIES,
     counters.COUNTS,
@@ -49,7 +70,7 @@ ROWS_FORMAT = hashlib.sha256(
 """Names how rows are laid out.  A program that finds rows of another format makes them anew."""
 
 Fold = Callable[[Any, Any, View], None]
-"""A fold is given an event, the row of its job as it was before (None for the event that begins a job), and the rows."""
+"""A fold is given an event, the row of its job as it was before (None if there is none, or none yet), and the rows."""
 
 
 def _folds_of(kind: type[Event]) -> tuple[Fold, ...]:
@@ -66,8 +87,7 @@ def apply(event: Event, view: View) -> None:
     Raises NotLoaded if a row that it needs is on disk; whoever calls undoes the rest.  Raises Corrupt if the event and
     the rows contradict each other, which no log that was written by `decide` does.
     """
-    if isinstance(event, JobEvent):
-        apply_to_job(event, job_before(event, view), view)
+    fold(event, job_before(event, view) if isinstance(event, JobEvent) else None, view)
 
 
 def job_before(event: JobEvent, view: View) -> jobs.JobRow | None:
@@ -77,7 +97,7 @@ def job_before(event: JobEvent, view: View) -> jobs.JobRow | None:
     return existing(view, jobs.JOBS, (event.tenant, event.job_id), event)
 
 
-def apply_to_job(event: JobEvent, job: jobs.JobRow | None, view: View) -> None:
-    """`apply`, for whoever knows the job's row already."""
-    for fold in _FOLDS[type(event)]:
-        fold(event, job, view)
+def fold(event: Event, job: jobs.JobRow | None, view: View) -> None:
+    """`apply`, for whoever knows the row of the event's job already; None for an event that has none."""
+    for one in _FOLDS[type(event)]:
+        one(event, job, view)

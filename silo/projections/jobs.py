@@ -20,6 +20,7 @@ from silo.events.catalogue import (
     CancellationRequested,
     ChainDue,
     ChainStarted,
+    HoldersDropped,
     JobCancelled,
     JobDeleted,
     JobEnqueued,
@@ -32,6 +33,11 @@ from silo.events.catalogue import (
     JobRestarted,
     LeaseExpired,
     LeaseRenewed,
+    RateCheckDue,
+    RateChecked,
+    RateWaited,
+    SlotGranted,
+    SlotWaited,
     TaskLeased,
 )
 from silo.events.packing import replacer
@@ -46,14 +52,27 @@ class Place(IntEnum):
     TIMER = 0
     READY = 1
     LEASED = 2
+    GATE = 3
+    """Before its next gate.  Never seen between two commands: whoever brings a chain here leads it on."""
+    WAITING = 4
+    """In line for a slot."""
+    CHECKING = 5
+    """Until a rate limit is asked, for the first time or again."""
+    THROTTLED = 6
+    """In the line of a bucket."""
 
 
 @attrs.define
 class Chain:
-    """The way of one attempt to its worker.  A job has at most one that lives (I5).
+    """The way of one attempt through its gates to its worker.  A job has at most one that lives (I5).
 
     Attributes:
-        seq: the event that started it; the last word in the ready order.
+        seq: the event that started it; the last word in every line.
+        since_ms: when it came to its place.
+        gate: which of the job's limits it comes to next; at their number it is through.
+        held: the queues of which it holds a slot.
+        tries: how often the rate limit at this gate was asked.
+        due_ms: when it is asked next, while the chain is `CHECKING`.
     """
 
     task_id: str
@@ -63,6 +82,11 @@ class Chain:
     virtual_start_ms: int
     seq: int
     place: Place
+    since_ms: int
+    gate: int
+    held: tuple[str, ...]
+    tries: int
+    due_ms: int
 
 
 @attrs.define
@@ -79,6 +103,7 @@ class JobRow:
         last_attempt: the newest of them; the others are in `ATTEMPTS`.
         chain: the attempt under way, from its start to its outcome; None once the job has ended.
         cancelled_ms: when a client asked to cancel.
+        error_code: why a job failed that came to no attempt, or to none any more; else empty.
         forget_ms: when retention removes the ended job.
         last_seq: the newest event of this job; its `prev` leads to the one before.
     """
@@ -95,6 +120,7 @@ class JobRow:
     last_attempt: AttemptRow | None
     chain: Chain | None
     cancelled_ms: int | None
+    error_code: str
     forget_ms: int | None
     last_seq: int
 
@@ -131,6 +157,11 @@ _chain_with = replacer(Chain)
 def _change(event: JobEvent, job: JobRow, view: View, **changes: Any) -> None:
     """Replace the job's row."""
     view.put(JOBS, (event.tenant, event.job_id), _with(job, last_seq=event.seq, **changes))
+
+
+def is_through(job: JobRow, gate: int) -> bool:
+    """Whether a chain at this gate has passed them all."""
+    return gate == len(job.spec.limits)
 
 
 def live_chain(event: JobEvent, job: JobRow) -> Chain:
@@ -172,6 +203,7 @@ def _add_arrived(
         last_attempt=None,
         chain=None,
         cancelled_ms=None,
+        error_code="",
         forget_ms=forget_ms,
         last_seq=event.seq,
     )
@@ -197,12 +229,18 @@ def job_reimported(event: JobReimported, job: JobRow, view: View) -> None:
         next_start_ms=None,
         chain=None,
         cancelled_ms=None,
+        error_code="",
         forget_ms=event.forget_ms,
     )
 
 
 def attempt_imported(event: AttemptImported, job: JobRow, view: View) -> None:
     _change(event, job, view, attempts=event.attempt, last_attempt=attempt.imported(event))
+
+
+def _place(job: JobRow, gate: int) -> Place:
+    """Where a chain is that need not wait for its time."""
+    return Place.READY if is_through(job, gate) else Place.GATE
 
 
 def chain_started(event: ChainStarted, job: JobRow, view: View) -> None:
@@ -213,7 +251,12 @@ def chain_started(event: ChainStarted, job: JobRow, view: View) -> None:
         start_ms=event.start_ms,
         virtual_start_ms=event.virtual_start_ms,
         seq=event.seq,
-        place=Place.TIMER if event.start_ms > event.time_ms else Place.READY,
+        place=Place.TIMER if event.start_ms > event.time_ms else _place(job, event.gate),
+        since_ms=event.time_ms,
+        gate=event.gate,
+        held=(),
+        tries=0,
+        due_ms=0,
     )
     _change(
         event,
@@ -226,18 +269,67 @@ def chain_started(event: ChainStarted, job: JobRow, view: View) -> None:
     )
 
 
+def _move(event: JobEvent, job: JobRow, view: View, place: Place, **changes: Any) -> None:
+    """The job's chain comes to another place."""
+    chain = _chain_with(live_chain(event, job), place=place, since_ms=event.time_ms, **changes)
+    _change(event, job, view, chain=chain)
+
+
 def chain_due(event: ChainDue, job: JobRow, view: View) -> None:
-    _change(event, job, view, chain=_chain_with(live_chain(event, job), place=Place.READY))
+    _move(event, job, view, _place(job, live_chain(event, job).gate))
 
 
 def job_expedited(event: JobExpedited, job: JobRow, view: View) -> None:
+    old = live_chain(event, job)
     chain = _chain_with(
-        live_chain(event, job),
+        old,
         start_ms=event.time_ms,
         virtual_start_ms=event.virtual_start_ms,
-        place=Place.READY,
+        place=_place(job, old.gate),
+        since_ms=event.time_ms,
     )
     _change(event, job, view, changed_ms=event.time_ms, next_start_ms=event.time_ms, chain=chain)
+
+
+def slot_granted(event: SlotGranted, job: JobRow, view: View) -> None:
+    gate = event.gate + 1
+    held = (*live_chain(event, job).held, event.queue)
+    _move(event, job, view, _place(job, gate), gate=gate, held=held)
+
+
+def slot_waited(event: SlotWaited, job: JobRow, view: View) -> None:
+    _move(event, job, view, Place.WAITING)
+
+
+def holders_dropped(event: HoldersDropped, job: JobRow, view: View) -> None:
+    _change(event, job, view, chain=_chain_with(live_chain(event, job), held=()))
+
+
+def rate_check_due(event: RateCheckDue, job: JobRow, view: View) -> None:
+    _move(event, job, view, Place.CHECKING, due_ms=event.time_ms)
+
+
+def rate_checked(event: RateChecked, job: JobRow, view: View) -> None:
+    if event.allowed:
+        gate = event.gate + 1
+        _move(event, job, view, _place(job, gate), gate=gate, tries=0)
+        return
+    tries = live_chain(event, job).tries + 1
+    if event.retry_ms is None:
+        _move(event, job, view, Place.GATE, tries=tries)
+        return
+    chain = _chain_with(
+        live_chain(event, job),
+        place=Place.CHECKING,
+        since_ms=event.time_ms,
+        tries=tries,
+        due_ms=event.retry_ms,
+    )
+    _change(event, job, view, chain=chain, next_start_ms=event.retry_ms)
+
+
+def rate_waited(event: RateWaited, job: JobRow, view: View) -> None:
+    _move(event, job, view, Place.THROTTLED)
 
 
 def task_leased(event: TaskLeased, job: JobRow, view: View) -> None:
@@ -250,7 +342,7 @@ def task_leased(event: TaskLeased, job: JobRow, view: View) -> None:
         next_start_ms=None,
         attempts=event.attempt,
         last_attempt=attempt.leased(event),
-        chain=_chain_with(live_chain(event, job), place=Place.LEASED),
+        chain=_chain_with(live_chain(event, job), place=Place.LEASED, since_ms=event.time_ms),
     )
 
 
@@ -290,6 +382,8 @@ def job_failed(event: JobFailed, job: JobRow, view: View) -> None:
         view,
         status=JobStatus.FAILED,
         changed_ms=event.time_ms,
+        chain=None,
+        error_code=event.error_code,
         forget_ms=event.forget_ms,
     )
 
@@ -311,7 +405,7 @@ def cancellation_requested(event: CancellationRequested, job: JobRow, view: View
 
 
 def job_restarted(event: JobRestarted, job: JobRow, view: View) -> None:
-    _change(event, job, view, cancelled_ms=None, forget_ms=None)
+    _change(event, job, view, cancelled_ms=None, error_code="", forget_ms=None)
 
 
 def job_deleted(event: JobDeleted | JobForgotten, job: JobRow, view: View) -> None:
@@ -326,6 +420,12 @@ FOLDS = {
     ChainStarted: chain_started,
     ChainDue: chain_due,
     JobExpedited: job_expedited,
+    SlotGranted: slot_granted,
+    SlotWaited: slot_waited,
+    HoldersDropped: holders_dropped,
+    RateCheckDue: rate_check_due,
+    RateChecked: rate_checked,
+    RateWaited: rate_waited,
     TaskLeased: task_leased,
     LeaseRenewed: lease_renewed,
     LeaseExpired: lease_expired,

@@ -9,18 +9,30 @@ from silo.events.catalogue import (
     AttemptFailed,
     AttemptSucceeded,
     LeaseRenewed,
+    RefreshExpired,
+    RefreshFailed,
+    RefreshLeased,
+    RefreshRenewed,
+    RefreshSucceeded,
     TaskLeased,
 )
 from silo.projections.jobs import JobRow
 from silo.projections.view import Table, View, existing
 
+AttemptEnded = AttemptSucceeded | AttemptFailed | AttemptCancelled
+RefreshEnded = RefreshSucceeded | RefreshFailed | RefreshExpired
+
 
 @attrs.define
 class LeaseRow:
-    """One live lease.  A task id that has none is not running."""
+    """One live lease: of a job's task, or of the refresh of a queue's floating limit; the other of the two is empty.
+
+    A task id that has none is not running.
+    """
 
     tenant: str
     job_id: str
+    queue: str
     worker_id: str
     expires_ms: int
 
@@ -32,20 +44,29 @@ EXPIRIES = Table("lease_expiries", tag=0x31, row=bytes, front=0)
 """(expiry, task id): nothing.  The expiry is the one last logged; a heartbeat in memory may have moved it on."""
 
 
+def _begin(task_id: str, lease: LeaseRow, view: View) -> None:
+    view.insert(LEASES, (task_id,), lease)
+    view.insert(EXPIRIES, (lease.expires_ms, task_id), b"")
+
+
 def task_leased(event: TaskLeased, _: JobRow, view: View) -> None:
-    lease = LeaseRow(event.tenant, event.job_id, event.worker_id, event.expires_ms)
-    view.insert(LEASES, (event.task_id,), lease)
-    view.insert(EXPIRIES, (event.expires_ms, event.task_id), b"")
+    lease = LeaseRow(event.tenant, event.job_id, "", event.worker_id, event.expires_ms)
+    _begin(event.task_id, lease, view)
 
 
-def lease_renewed(event: LeaseRenewed, _: JobRow, view: View) -> None:
+def refresh_leased(event: RefreshLeased, _: None, view: View) -> None:
+    lease = LeaseRow(event.tenant, "", event.queue, event.worker_id, event.expires_ms)
+    _begin(event.task_id, lease, view)
+
+
+def renewed(event: LeaseRenewed | RefreshRenewed, _: JobRow | None, view: View) -> None:
     lease = existing(view, LEASES, (event.task_id,), event)
     view.put(LEASES, (event.task_id,), attrs.evolve(lease, expires_ms=event.expires_ms))
     view.delete(EXPIRIES, (lease.expires_ms, event.task_id))
     view.insert(EXPIRIES, (event.expires_ms, event.task_id), b"")
 
 
-def attempt_ended(event: AttemptSucceeded | AttemptFailed | AttemptCancelled, _: JobRow, view: View) -> None:
+def ended(event: AttemptEnded | RefreshEnded, _: JobRow | None, view: View) -> None:
     lease = existing(view, LEASES, (event.task_id,), event)
     view.delete(LEASES, (event.task_id,))
     view.delete(EXPIRIES, (lease.expires_ms, event.task_id))
@@ -53,8 +74,13 @@ def attempt_ended(event: AttemptSucceeded | AttemptFailed | AttemptCancelled, _:
 
 FOLDS = {
     TaskLeased: task_leased,
-    LeaseRenewed: lease_renewed,
-    AttemptSucceeded: attempt_ended,
-    AttemptFailed: attempt_ended,
-    AttemptCancelled: attempt_ended,
+    LeaseRenewed: renewed,
+    AttemptSucceeded: ended,
+    AttemptFailed: ended,
+    AttemptCancelled: ended,
+    RefreshLeased: refresh_leased,
+    RefreshRenewed: renewed,
+    RefreshSucceeded: ended,
+    RefreshFailed: ended,
+    RefreshExpired: ended,
 }

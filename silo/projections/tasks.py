@@ -22,9 +22,11 @@ from silo.events.catalogue import (
     JobImported,
     JobReimported,
     JobRestarted,
+    RateChecked,
+    SlotGranted,
     TaskLeased,
 )
-from silo.projections.jobs import Chain, JobRow, Place, live_chain
+from silo.projections.jobs import Chain, JobRow, Place, is_through, live_chain
 from silo.projections.view import Key, Table, View
 
 
@@ -92,20 +94,38 @@ def chain_started(event: ChainStarted, job: JobRow, view: View) -> None:
     _leave(job, view)
     if event.start_ms > event.time_ms:
         view.insert(TIMERS, (event.start_ms, event.seq), JobRef(event.tenant, event.job_id))
-    else:
+    elif is_through(job, event.gate):
         key = (job.spec.task_group, event.virtual_start_ms, event.start_ms, event.seq)
         _enter_ready(event, job, key, view)
 
 
+def _pass_on(event: JobEvent, job: JobRow, chain: Chain, gate: int, view: View) -> None:
+    """A chain that has passed all its gates is ready."""
+    if is_through(job, gate):
+        _enter_ready(event, job, ready_key(job.spec.task_group, chain), view)
+
+
 def chain_due(event: ChainDue, job: JobRow, view: View) -> None:
+    chain = live_chain(event, job)
     _leave(job, view)
-    _enter_ready(event, job, ready_key(job.spec.task_group, live_chain(event, job)), view)
+    _pass_on(event, job, chain, chain.gate, view)
 
 
 def job_expedited(event: JobExpedited, job: JobRow, view: View) -> None:
+    chain = live_chain(event, job)
     _leave(job, view)
-    key = (job.spec.task_group, event.virtual_start_ms, event.time_ms, live_chain(event, job).seq)
-    _enter_ready(event, job, key, view)
+    if is_through(job, chain.gate):
+        key = (job.spec.task_group, event.virtual_start_ms, event.time_ms, chain.seq)
+        _enter_ready(event, job, key, view)
+
+
+def slot_granted(event: SlotGranted, job: JobRow, view: View) -> None:
+    _pass_on(event, job, live_chain(event, job), event.gate + 1, view)
+
+
+def rate_checked(event: RateChecked, job: JobRow, view: View) -> None:
+    if event.allowed:
+        _pass_on(event, job, live_chain(event, job), event.gate + 1, view)
 
 
 def task_leased(event: TaskLeased, job: JobRow, view: View) -> None:
@@ -147,6 +167,8 @@ FOLDS = {
     ChainStarted: chain_started,
     ChainDue: chain_due,
     JobExpedited: job_expedited,
+    SlotGranted: slot_granted,
+    RateChecked: rate_checked,
     TaskLeased: task_leased,
     AttemptSucceeded: attempt_succeeded,
     JobFailed: job_failed,

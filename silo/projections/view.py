@@ -34,6 +34,8 @@ class Table(Generic[Row]):
         entries: where a row stands in other orders, as keys of index tables.  No fold writes those: a checkpoint does, from
             the rows before and after.
         index: the table is such an order: it is only listed, by queries, and its rows are not worth keeping in memory.
+        catalogue: for a table that is often asked for rows that do not exist, how many leading parts of a key choose the
+            group of which all keys on disk are kept in memory, if there are not too many.  None: the disk is asked.
     """
 
     def __init__(
@@ -45,12 +47,14 @@ class Table(Generic[Row]):
         front: int | None = None,
         entries: Callable[[Key, Row], Sequence[Entry]] | None = None,
         index: bool = False,
+        catalogue: int | None = None,
     ) -> None:
         self.name = name
         self.tag = tag
         self.row = row
         self.front = front
         self.entries = entries
+        self.catalogue = catalogue
         self.is_bytes = row is bytes
         self.read_by_key = front is None and not index
         self._pack = None if self.is_bytes else packer(row)
@@ -125,6 +129,9 @@ class View(Protocol):
 
     def at_hand(self, table: Table[Row], queue: Key, rows: int) -> Sequence[tuple[Key, Row]]:
         """The same, but only as far as it is in memory: for guessing what will be asked for next."""
+
+    def begin(self, table: Table[Any], queue: Key) -> None:
+        """Say that a queue is empty, so that nobody need look for it on disk."""
 
     def insert(self, table: Table[Row], key: Key, row: Row) -> None:
         """Add a row under a key that has none now.  If it goes before a checkpoint, it never reaches the disk."""

@@ -6,7 +6,8 @@ around bytes, also around none, because clients look for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import assert_never
 
 from silo.domain.jobs import (
     LEASE_MS,
@@ -15,9 +16,17 @@ from silo.domain.jobs import (
     JobStatus,
     check_task_group_length,
 )
+from silo.domain.limits import (
+    Algorithm,
+    ConcurrencyLimit,
+    FloatingLimit,
+    Limit,
+    RateLimit,
+    RateLimitRetry,
+)
 from silo.domain.retry import RetryPolicy
 from silo.domain.tenants import DEFAULT_TENANT
-from silo.errors import Invalid, NotSupported
+from silo.errors import Invalid
 from silo.pb import silo_pb2 as pb
 from silo.shard.enqueue import NewJob
 from silo.shard.import_jobs import ImportedAttempt, ImportJob
@@ -25,25 +34,25 @@ from silo.shard.jobs import Attempt, JobName
 from silo.shard.lease import LeasedTask
 from silo.shard.outcome import Cancelled, Failure, Outcome, Success
 from silo.shard.reading import JobResult, JobView
+from silo.shard.refresh import LeasedRefresh, NotRefreshed, Refreshed
 
 # --- what clients send -----------------------------------------------------------------------------------------------
 
 
 def new_job(request: pb.EnqueueRequest, tenant: str) -> NewJob:
-    """Raises Invalid for what is out of bounds, in the order of the contract; NotSupported for a job with limits."""
+    """Raises Invalid for what is out of bounds, in the order of the contract."""
     spec = _spec(request, enqueue_time_ms=request.start_at_ms)
     check_task_group_length(request.task_group)
-    _refuse_limits(request.limits)
     return NewJob(tenant=tenant, job_id=request.id, spec=spec, payload=request.payload.msgpack)
 
 
 def imported_job(request: pb.ImportJobRequest, tenant: str, *, now_ms: int) -> ImportJob:
-    """Raises Invalid or NotSupported as `new_job` does."""
+    """Raises Invalid as `new_job` does."""
     if not request.id:
         raise Invalid("job id is required for import")
     if not request.task_group:
         raise Invalid("task_group is required")
-    job = ImportJob(
+    return ImportJob(
         name=JobName(tenant, request.id),
         spec=_spec(
             request, enqueue_time_ms=request.enqueue_time_ms if request.enqueue_time_ms > 0 else now_ms
@@ -52,8 +61,6 @@ def imported_job(request: pb.ImportJobRequest, tenant: str, *, now_ms: int) -> I
         payload=request.payload.msgpack,
         attempts=tuple(_imported_attempt(attempt) for attempt in request.attempts),
     )
-    _refuse_limits(request.limits)
-    return job
 
 
 def _spec(request: pb.EnqueueRequest | pb.ImportJobRequest, *, enqueue_time_ms: int) -> JobSpec:
@@ -63,6 +70,7 @@ def _spec(request: pb.EnqueueRequest | pb.ImportJobRequest, *, enqueue_time_ms: 
         enqueue_time_ms=enqueue_time_ms,
         retry_policy=_retry_policy(request.retry_policy) if request.HasField("retry_policy") else None,
         metadata=tuple(request.metadata.items()),
+        limits=tuple(_limits(request.limits)) if request.limits else (),
     )
 
 
@@ -76,14 +84,45 @@ def _retry_policy(policy: pb.RetryPolicy) -> RetryPolicy:
     )
 
 
-def _refuse_limits(limits: Iterable[pb.Limit]) -> None:
-    """A job must never run without its limits.  One that says nothing is no limit, and is dropped."""
+def _limits(limits: Iterable[pb.Limit]) -> Iterator[Limit]:
+    """A limit that says nothing is none, and is dropped."""
     for limit in limits:
-        kind = limit.WhichOneof("limit")
-        if kind is not None:
-            raise NotSupported(
-                f"jobs with limits are not supported by this release yet, and this one has a {kind} limit"
-            )
+        match limit.WhichOneof("limit"):
+            case "concurrency":
+                fixed = limit.concurrency
+                yield ConcurrencyLimit(key=fixed.key, max_concurrency=fixed.max_concurrency)
+            case "floating_concurrency":
+                floating = limit.floating_concurrency
+                yield FloatingLimit(
+                    key=floating.key,
+                    default_max_concurrency=floating.default_max_concurrency,
+                    refresh_interval_ms=floating.refresh_interval_ms,
+                    metadata=tuple(floating.metadata.items()),
+                )
+            case "rate_limit":
+                yield _rate_limit(limit.rate_limit)
+
+
+def _rate_limit(rate: pb.GubernatorRateLimit) -> RateLimit:
+    retry = rate.retry_policy
+    is_leaky = rate.algorithm == pb.GUBERNATOR_ALGORITHM_LEAKY_BUCKET
+    return RateLimit(
+        name=rate.name,
+        unique_key=rate.unique_key,
+        limit=rate.limit,
+        duration_ms=rate.duration_ms,
+        hits=rate.hits,
+        algorithm=Algorithm.LEAKY_BUCKET if is_leaky else Algorithm.TOKEN_BUCKET,
+        behavior=rate.behavior,
+        retry=RateLimitRetry(
+            initial_backoff_ms=retry.initial_backoff_ms,
+            max_backoff_ms=retry.max_backoff_ms,
+            backoff_multiplier=retry.backoff_multiplier,
+            max_retries=retry.max_retries,
+        )
+        if rate.HasField("retry_policy")
+        else RateLimitRetry(),
+    )
 
 
 def _imported_attempt(attempt: pb.ImportAttempt) -> ImportedAttempt:
@@ -119,6 +158,17 @@ def outcome(request: pb.ReportOutcomeRequest) -> Outcome:
             raise Invalid("missing outcome")
 
 
+def refresh_outcome(request: pb.ReportRefreshOutcomeRequest) -> Refreshed | NotRefreshed:
+    """Raises Invalid if the request has none."""
+    match request.WhichOneof("outcome"):
+        case "success":
+            return Refreshed(request.success.new_max_concurrency)
+        case "failure":
+            return NotRefreshed(request.failure.code, request.failure.message)
+        case _:
+            raise Invalid("missing outcome")
+
+
 # --- what they are answered --------------------------------------------------------------------------------------------
 
 
@@ -127,6 +177,10 @@ JOB_STATUSES: dict[JobStatus, pb.JobStatus] = {
 }
 ATTEMPT_STATUSES: dict[AttemptStatus, pb.AttemptStatus] = {
     status: getattr(pb, f"ATTEMPT_STATUS_{status.name}") for status in AttemptStatus
+}
+
+ALGORITHMS: dict[Algorithm, pb.GubernatorAlgorithm] = {
+    algorithm: getattr(pb, f"GUBERNATOR_ALGORITHM_{algorithm.name}") for algorithm in Algorithm
 }
 
 
@@ -138,6 +192,7 @@ def job_response(job_id: str, job: JobView) -> pb.GetJobResponse:
         enqueue_time_ms=spec.enqueue_time_ms,
         payload=_bytes(job.payload),
         retry_policy=_policy_message(spec.retry_policy),
+        limits=limit_messages(spec.limits),
         metadata=dict(spec.metadata),
         status=JOB_STATUSES[row.status],
         status_changed_at_ms=row.changed_ms,
@@ -170,12 +225,11 @@ def result_response(job_id: str, result: JobResult) -> pb.GetJobResultResponse:
     message = pb.GetJobResultResponse(
         id=job_id, status=JOB_STATUSES[result.status], finished_at_ms=result.finished_ms
     )
-    data = result.attempt.data if result.attempt else b""
     if result.status is JobStatus.SUCCEEDED:
-        message.success_data.msgpack = data
+        message.success_data.msgpack = result.attempt.data if result.attempt else b""
     elif result.status is JobStatus.FAILED:
-        message.failure.error_code = (result.attempt and result.attempt.row.error_code) or ""
-        message.failure.error_data.msgpack = data
+        message.failure.error_code = result.error_code
+        message.failure.error_data.msgpack = result.error_data
     else:
         message.cancelled.cancelled_at_ms = result.finished_ms
     return message
@@ -192,12 +246,69 @@ def task(task: LeasedTask, shard: str) -> pb.Task:
         relative_attempt_number=task.relative_attempt,
         is_last_attempt=task.is_last_attempt,
         metadata=dict(spec.metadata),
+        limits=limit_messages(spec.limits),
         payload=_bytes(task.payload),
         priority=spec.priority,
         shard=shard,
         task_group=spec.task_group,
         lease_ms=LEASE_MS,
     )
+
+
+def refresh_task(refresh: LeasedRefresh, shard: str) -> pb.RefreshFloatingLimitTask:
+    """A leased refresh; `shard` is the id as the worker is to send it back."""
+    return pb.RefreshFloatingLimitTask(
+        id=refresh.task_id,
+        queue_key=refresh.queue,
+        current_max_concurrency=refresh.maximum,
+        last_refreshed_at_ms=refresh.refreshed_ms,
+        metadata=dict(refresh.metadata),
+        lease_ms=LEASE_MS,
+        shard=shard,
+        task_group=refresh.task_group,
+        tenant_id=refresh.tenant if refresh.tenant != DEFAULT_TENANT else None,
+    )
+
+
+def limit_messages(limits: Iterable[Limit]) -> list[pb.Limit]:
+    return [_limit_message(limit) for limit in limits]
+
+
+def _limit_message(limit: Limit) -> pb.Limit:
+    match limit:
+        case ConcurrencyLimit():
+            return pb.Limit(
+                concurrency=pb.ConcurrencyLimit(key=limit.key, max_concurrency=limit.max_concurrency)
+            )
+        case FloatingLimit():
+            return pb.Limit(
+                floating_concurrency=pb.FloatingConcurrencyLimit(
+                    key=limit.key,
+                    default_max_concurrency=limit.default_max_concurrency,
+                    refresh_interval_ms=limit.refresh_interval_ms,
+                    metadata=dict(limit.metadata),
+                )
+            )
+        case RateLimit():
+            return pb.Limit(
+                rate_limit=pb.GubernatorRateLimit(
+                    name=limit.name,
+                    unique_key=limit.unique_key,
+                    limit=limit.limit,
+                    duration_ms=limit.duration_ms,
+                    hits=limit.hits,
+                    algorithm=ALGORITHMS[limit.algorithm],
+                    behavior=limit.behavior,
+                    retry_policy=pb.RateLimitRetryPolicy(
+                        initial_backoff_ms=limit.retry.initial_backoff_ms,
+                        max_backoff_ms=limit.retry.max_backoff_ms,
+                        backoff_multiplier=limit.retry.backoff_multiplier,
+                        max_retries=limit.retry.max_retries,
+                    ),
+                )
+            )
+        case _:
+            assert_never(limit)
 
 
 def _bytes(data: bytes) -> pb.SerializedBytes:

@@ -47,6 +47,7 @@ def shard_options(settings: Settings) -> ShardOptions:
             priority_weight_ms=settings.dispatch.priority_weight_ms,
             completed_expire_ms=_ms(database.completed_job_expire_s),
             terminal_expire_ms=_ms(database.terminal_job_expire_s),
+            asks_limiter=bool(settings.gubernator.address),
         ),
         commit_interval_ms=database.commit_interval_ms,
         checkpoint_interval_ms=database.checkpoint_interval_ms,

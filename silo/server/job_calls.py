@@ -16,6 +16,7 @@ from silo.server.statuses import details_of, in_words, status_of
 from silo.shard.cancel import cancel
 from silo.shard.delete import delete
 from silo.shard.draft import Caller
+from silo.shard.drop_holders import drop_holders
 from silo.shard.enqueue import enqueue
 from silo.shard.expedite import expedite
 from silo.shard.import_jobs import Imported, ImportJob, NotImported, import_jobs, refuse_running
@@ -76,9 +77,11 @@ class JobCalls:
     async def DropTenantHolders(
         self, request: pb.DropTenantHoldersRequest, context: Context
     ) -> pb.DropTenantHoldersResponse:
-        self.shards.for_tenant(request.shard, request.tenant)
-        # No job has limits yet, so nobody holds a slot.
-        return pb.DropTenantHoldersResponse(holders_dropped=0)
+        shard, tenant = self.shards.for_tenant(request.shard, request.tenant)
+        dropped = 0
+        while more := await shard.execute(drop_holders, tenant, caller=client("DropTenantHolders", context)):
+            dropped += more
+        return pb.DropTenantHoldersResponse(holders_dropped=dropped)
 
     async def ImportJobs(self, request: pb.ImportJobsRequest, context: Context) -> pb.ImportJobsResponse:
         batch = ImportBatch(self.shards, request.jobs)

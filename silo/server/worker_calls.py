@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from silo.errors import Invalid, LeaseNotFound, SiloError
+from silo.errors import Invalid, SiloError
 from silo.pb import silo_pb2 as pb
 from silo.server import convert
 from silo.server.callers import worker
@@ -20,9 +20,9 @@ from silo.shard.lease import (
     LeaseTasks,
     heartbeat,
     lease_task,
-    lease_tasks,
 )
 from silo.shard.outcome import ReportOutcome, report_outcome
+from silo.shard.refresh import ReportRefresh, lease_work, report_refresh
 from silo.shard.shard import Shard
 
 logger = logging.getLogger(__name__)
@@ -45,16 +45,16 @@ class WorkerCalls:
             raise Invalid("task_group is required")
         caller = worker("LeaseTasks", context, request.worker_id)
         named = request.HasField("shard")
-        tasks: list[pb.Task] = []
+        reply = pb.LeaseTasksResponse()
         for shard in [self.shards.resolve(request.shard)] if named else self.shards.in_random_order():
             try:
-                await _lease(shard.shard, request, caller, tasks)
+                await _lease(shard.shard, request, caller, reply)
             except SiloError as error:
                 # What is leased already must reach the worker, also when a later shard fails.
-                if named and not tasks:
+                if named and not (reply.tasks or reply.refresh_tasks):
                     raise
                 logger.warning("shard %s gave no tasks: %s", shard.id, error)
-        return pb.LeaseTasksResponse(tasks=tasks)
+        return reply
 
     async def ReportOutcome(
         self, request: pb.ReportOutcomeRequest, context: Context
@@ -68,11 +68,10 @@ class WorkerCalls:
     async def ReportRefreshOutcome(
         self, request: pb.ReportRefreshOutcomeRequest, context: Context
     ) -> pb.ReportRefreshOutcomeResponse:
-        self.shards.for_worker(request.shard, request.tenant_id)
-        if request.WhichOneof("outcome") is None:
-            raise Invalid("missing outcome")
-        # No floating limits yet, so nobody was given one to refresh.
-        raise LeaseNotFound
+        shard = self.shards.for_worker(request.shard, request.tenant_id)
+        command = ReportRefresh(request.task_id, convert.refresh_outcome(request))
+        await shard.execute(report_refresh, command, caller=worker("ReportRefreshOutcome", context))
+        return pb.ReportRefreshOutcomeResponse()
 
     async def Heartbeat(self, request: pb.HeartbeatRequest, context: Context) -> pb.HeartbeatResponse:
         shard = self.shards.for_worker(request.shard, request.tenant_id)
@@ -82,20 +81,23 @@ class WorkerCalls:
         return pb.HeartbeatResponse(cancelled=cancelled_ms is not None, cancelled_at_ms=cancelled_ms)
 
 
-async def _lease(shard: Shard, request: pb.LeaseTasksRequest, caller: Caller, tasks: list[pb.Task]) -> None:
-    """Add to `tasks` what the shard has ready now, until the worker has all that it asked for or the reply is full."""
+async def _lease(
+    shard: Shard, request: pb.LeaseTasksRequest, caller: Caller, reply: pb.LeaseTasksResponse
+) -> None:
+    """Add to the reply what the shard has ready now, until the worker has all that it asked for or the reply is full."""
     # Whole tasks, not payloads only: a reply that is larger than a message would leave its tasks leased to nobody.
-    size = sum(task.ByteSize() for task in tasks)
-    while len(tasks) < request.max_tasks and size < LEASED_BYTES_MAX:
+    size = reply.ByteSize()
+    while len(reply.tasks) < request.max_tasks and size < LEASED_BYTES_MAX:
         command = LeaseTasks(
             worker_id=request.worker_id,
             task_group=request.task_group,
-            max_tasks=min(request.max_tasks - len(tasks), TASKS_PER_COMMAND_MAX),
+            max_tasks=min(request.max_tasks - len(reply.tasks), TASKS_PER_COMMAND_MAX),
             bytes_max=LEASED_BYTES_MAX - size,
         )
-        leased = await shard.execute(lease_tasks, command, caller=caller)
-        more = [convert.task(task, shard.shard_id) for task in leased]
-        tasks.extend(more)
+        leased = await shard.execute(lease_work, command, caller=caller)
+        reply.refresh_tasks.extend(convert.refresh_task(task, shard.shard_id) for task in leased.refreshes)
+        more = [convert.task(task, shard.shard_id) for task in leased.tasks]
+        reply.tasks.extend(more)
         size += sum(task.ByteSize() for task in more)
-        if len(leased) < command.max_tasks:
+        if len(leased.tasks) < command.max_tasks:
             return

@@ -10,6 +10,8 @@ from __future__ import annotations
 from silo.domain.jobs import JobSpec
 from silo.events.catalogue import ChainStarted
 from silo.shard.draft import Draft
+from silo.shard.gates import walk
+from silo.shard.jobs import JobName
 
 
 def start_chain(
@@ -21,8 +23,13 @@ def start_chain(
     attempt: int,
     relative_attempt: int,
     start_ms: int,
+    gate: int = 0,
 ) -> None:
-    """Send an attempt on its way, not to run before `start_ms`."""
+    """Send an attempt on its way, not to run before `start_ms`, and lead it to its first gate that does not let it pass.
+
+    Args:
+        gate: where it begins; the number of its limits, to pass by all of them.
+    """
     draft.emit(
         ChainStarted(
             tenant=tenant,
@@ -32,5 +39,8 @@ def start_chain(
             relative_attempt=relative_attempt,
             start_ms=start_ms,
             virtual_start_ms=draft.rules.virtual_start_ms(start_ms, spec.priority),
+            gate=gate,
         )
     )
+    if spec.limits:
+        walk(JobName(tenant, job_id), draft)

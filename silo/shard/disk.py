@@ -13,7 +13,7 @@ from typing import Any
 
 from silo.errors import Corrupt
 from silo.projections.view import Key, MissingFront, MissingRows, Table
-from silo.shard.rows import Rows
+from silo.shard.rows import CATALOGUE_KEYS_MAX, Rows
 from silo.shard.window import ROWS_MAX
 from silo.storage import keys
 from silo.storage.database import Reader
@@ -94,8 +94,12 @@ async def load(reader: Reader, rows: Rows, missing: MissingRows | MissingFront) 
     while True:
         epoch = rows.epoch
         if isinstance(missing, MissingRows):
-            found = await _read_rows(reader, missing.table, missing.keys)
+            groups = await _read_catalogues(reader, rows, missing)
+            wanted = [key for key in missing.keys if _may_exist(missing.table, key, groups)]
+            found = await read_rows(reader, missing.table, wanted)
             if rows.epoch == epoch:
+                for group, keys_on_disk in groups.items():
+                    rows.catalogue(missing.table, group, keys_on_disk)
                 rows.install(missing.table, found)
                 return
         else:
@@ -109,7 +113,33 @@ async def load(reader: Reader, rows: Rows, missing: MissingRows | MissingFront) 
         # A checkpoint ended during the read, which may have missed what it wrote.
 
 
-async def _read_rows(reader: Reader, table: Table[Any], wanted: Sequence[Key]) -> list[tuple[Key, Any]]:
+async def _read_catalogues(
+    reader: Reader, rows: Rows, missing: MissingRows
+) -> dict[Key, frozenset[Key] | None]:
+    """Which keys are on disk, for each group of the missing ones of which that is not known yet; None: too many."""
+    table = missing.table
+    if table.catalogue is None:
+        return {}
+    groups = dict.fromkeys(key[: table.catalogue] for key in missing.keys)
+    return {
+        group: await _read_catalogue(reader, table, group)
+        for group in groups
+        if not rows.has_catalogue(table, group)
+    }
+
+
+async def _read_catalogue(reader: Reader, table: Table[Any], group: Key) -> frozenset[Key] | None:
+    first = row_key(table, group)
+    found = await reader.scan(first, keys.prefix_end(first), limit=CATALOGUE_KEYS_MAX)
+    return frozenset(key_of(raw) for raw, _ in found) if len(found) < CATALOGUE_KEYS_MAX else None
+
+
+def _may_exist(table: Table[Any], key: Key, groups: dict[Key, frozenset[Key] | None]) -> bool:
+    on_disk = groups.get(key[: table.catalogue]) if table.catalogue is not None else None
+    return on_disk is None or key in on_disk
+
+
+async def read_rows(reader: Reader, table: Table[Any], wanted: Sequence[Key]) -> list[tuple[Key, Any]]:
     """The rows under these keys; None where there is none."""
     # Keys that differ in their last part only may lie together: a tenant's jobs, or payloads.
     groups: dict[Key, list[tuple[bytes, Key]]] = {}
@@ -120,14 +150,14 @@ async def _read_rows(reader: Reader, table: Table[Any], wanted: Sequence[Key]) -
     for group in groups.values():
         group.sort()
         values = await _read_together(reader, [raw for raw, _ in group]) if len(group) >= SCAN_FROM else {}
-        found += [(key, _decoded(table, key, values[raw])) for raw, key in group if raw in values]
+        found += [(key, decoded(table, key, values[raw])) for raw, key in group if raw in values]
         alone += [(raw, key) for raw, key in group if raw not in values]
     if len(alone) == 1:
         ((raw, key),) = alone
-        return [*found, (key, _decoded(table, key, await reader.get(raw)))]
+        return [*found, (key, decoded(table, key, await reader.get(raw)))]
     for lot in (alone[at : at + GETS_AT_ONCE] for at in range(0, len(alone), GETS_AT_ONCE)):
         raws = await asyncio.gather(*(reader.get(raw) for raw, _ in lot))
-        found += [(key, _decoded(table, key, value)) for (_, key), value in zip(lot, raws, strict=True)]
+        found += [(key, decoded(table, key, value)) for (_, key), value in zip(lot, raws, strict=True)]
     return found
 
 
@@ -149,7 +179,8 @@ async def _read_together(reader: Reader, wanted: list[bytes]) -> dict[bytes, byt
     return known
 
 
-def _decoded(table: Table[Any], key: Key, value: bytes | None) -> Any:
+def decoded(table: Table[Any], key: Key, value: bytes | None) -> Any:
+    """The row that lies under a key as these bytes.  Raises Corrupt if they are none."""
     try:
         return table.decode(value) if value is not None else None
     except (ValueError, TypeError) as error:
@@ -165,9 +196,7 @@ async def _read_front(
     first = row_key(table, since) if since else queue
     limit = max(ROWS_MAX // 2, missing.rows)
     raw = await reader.scan(first, keys.prefix_end(queue), limit=limit)
-    piece = [
-        (key, _decoded(table, key, value)) for key, value in ((key_of(key), value) for key, value in raw)
-    ]
+    piece = [(key, decoded(table, key, value)) for key, value in ((key_of(key), value) for key, value in raw)]
     if len(raw) < limit:
         return piece, None
     # Complete up to and without the last row, which begins the next piece.

@@ -12,7 +12,7 @@ import attrs
 from silo.domain.ids import Ids
 from silo.domain.jobs import JobStatus
 from silo.events.catalogue import Event, JobEvent
-from silo.projections.fold import apply_to_job, job_before
+from silo.projections.fold import fold, job_before
 from silo.projections.view import View
 from silo.shard.lease_clock import LeaseClock
 
@@ -38,11 +38,13 @@ class Rules:
         priority_weight_ms: how much one step of priority moves a job in the ready order.
         completed_expire_ms: how long a succeeded job is kept; None: for ever.
         terminal_expire_ms: the same for a failed or cancelled one.
+        asks_limiter: whether an outside service decides rate limits, instead of buckets inside the shard.
     """
 
     priority_weight_ms: int = 10_000
     completed_expire_ms: int | None = None
     terminal_expire_ms: int | None = None
+    asks_limiter: bool = False
 
     def virtual_start_ms(self, start_ms: int, priority: int) -> int:
         """The place in the ready order of a task that may start at this time."""
@@ -79,9 +81,10 @@ class Draft:
         event.time_ms = self.now_ms
         event.actor = self.caller.actor
         event.method = self.caller.method
+        job = None
         if isinstance(event, JobEvent):
             job = job_before(event, self.view)
             event.prev = job.last_seq if job is not None else 0
-            apply_to_job(event, job, self.view)
+        fold(event, job, self.view)
         self.next_seq += 1
         self.events.append(event)

@@ -1,84 +1,45 @@
-"""What the clock says: chains whose start has come, and leases whose worker was silent for too long."""
+"""What the clock says: the start of chains has come."""
 
 from __future__ import annotations
 
-from silo.events.catalogue import ChainDue, LeaseExpired, LeaseRenewed
-from silo.events.packing import to_bytes
-from silo.projections.jobs import JobRow
-from silo.projections.leases import EXPIRIES, LEASES, LeaseRow
-from silo.projections.tasks import TIMERS
+from collections.abc import Sequence
+
+from silo.events.catalogue import ChainDue
+from silo.projections.tasks import TIMERS, JobRef
+from silo.projections.view import Key, Row, Table
 from silo.shard.draft import Draft
-from silo.shard.jobs import JobName, require_jobs, rows, the_job
-from silo.shard.outcome import Cancelled, Failure, Outcome, end_attempt
+from silo.shard.gates import walk
+from silo.shard.jobs import JobName, require_jobs
 
 PER_COMMAND_MAX = 200
 
-WORKER_CRASHED = "WORKER_CRASHED"
+
+def due_keys(table: Table[Row], draft: Draft) -> Sequence[tuple[Key, Row]]:
+    """The front of a table in the order of times, as far as its times have come, and no more than one command should do."""
+    front = draft.view.first(table, (), 1)
+    if not front or int(front[0][0][0]) > draft.now_ms:
+        return ()
+    return [
+        (key, row) for key, row in draft.view.first(table, (), PER_COMMAND_MAX) if int(key[0]) <= draft.now_ms
+    ]
+
+
+def due_jobs(table: Table[JobRef], draft: Draft) -> list[JobName]:
+    """The jobs of which the time has come."""
+    return [JobName(ref.tenant, ref.job_id) for _, ref in due_keys(table, draft)]
 
 
 def wake_due_chains(draft: Draft) -> int:
-    """Move chains whose start has come to where they can be leased.  Returns how many; there may be more."""
-    front = draft.view.first(TIMERS, (), 1)
-    if not front or int(front[0][0][0]) > draft.now_ms:
-        return 0
-    due = [
-        JobName(ref.tenant, ref.job_id)
-        for key, ref in draft.view.first(TIMERS, (), PER_COMMAND_MAX)
-        if int(key[0]) <= draft.now_ms
-    ]
+    """Lead chains on whose start has come.  Returns how many; there may be more."""
+    due = due_jobs(TIMERS, draft)
     for name, job in zip(due, require_jobs(due, draft.view), strict=True):
         assert job.chain is not None
         draft.emit(ChainDue(tenant=name.tenant, job_id=name.job_id, task_id=job.chain.task_id))
+        if job.spec.limits:
+            walk(name, draft)
     return len(due)
 
 
 def wake_due(_: None, draft: Draft) -> int:
     """`wake_due_chains` as a command of its own."""
     return wake_due_chains(draft)
-
-
-def expire_leases(_: None, draft: Draft) -> int:
-    """Take back leases that have expired.  Returns how many it looked at; there may be more.
-
-    A lease that is overdue by the log but was renewed in memory is renewed in the log instead: so it moves on in the order
-    of expiry, and a front full of busy workers hides nobody.
-    """
-    overdue = [
-        str(key[1])
-        for key, _ in draft.view.first(EXPIRIES, (), PER_COMMAND_MAX)
-        if int(key[0]) <= draft.now_ms
-    ]
-    leases = rows(draft.view, LEASES, [(task_id,) for task_id in overdue])
-    require_jobs([JobName(lease.tenant, lease.job_id) for lease in leases], draft.view)
-    for task_id, lease in zip(overdue, leases, strict=True):
-        expires_ms = draft.leases.expires_ms(task_id, lease.expires_ms)
-        if expires_ms > draft.now_ms:
-            draft.emit(
-                LeaseRenewed(tenant=lease.tenant, job_id=lease.job_id, task_id=task_id, expires_ms=expires_ms)
-            )
-        else:
-            _expire(task_id, lease, expires_ms, draft)
-    return len(overdue)
-
-
-def _expire(task_id: str, lease: LeaseRow, expired_ms: int, draft: Draft) -> None:
-    name = JobName(lease.tenant, lease.job_id)
-    outcome = _outcome_of_silence(the_job(name, draft.view), lease, expired_ms, draft.now_ms)
-    draft.emit(
-        LeaseExpired(
-            tenant=lease.tenant,
-            job_id=lease.job_id,
-            task_id=task_id,
-            worker_id=lease.worker_id,
-            expired_ms=expired_ms,
-        )
-    )
-    end_attempt(name, outcome, draft)
-
-
-def _outcome_of_silence(job: JobRow, lease: LeaseRow, expired_ms: int, now_ms: int) -> Outcome:
-    """A job that was to be cancelled is; any other attempt counts as crashed, and may be tried again."""
-    if job.cancelled_ms is not None:
-        return Cancelled()
-    text = f"lease expired at {expired_ms} (now {now_ms}), worker={lease.worker_id}"
-    return Failure(WORKER_CRASHED, to_bytes(text))

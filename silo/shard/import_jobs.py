@@ -18,7 +18,7 @@ from silo.projections.jobs import JOBS, JobRow
 from silo.projections.view import View
 from silo.shard.chains import start_chain
 from silo.shard.draft import Draft
-from silo.shard.jobs import Attempt, JobName, all_attempts, refusal
+from silo.shard.jobs import Attempt, JobName, all_attempts, refusal, require_gates
 
 
 @attrs.frozen(kw_only=True)
@@ -69,6 +69,7 @@ def refuse_running(jobs: Sequence[ImportJob], draft: Draft) -> None:
 def import_jobs(jobs: Sequence[ImportJob], draft: Draft) -> list[Imported | NotImported]:
     """Take in jobs in this order; one that is refused does not stop the others."""
     draft.view.require(JOBS, [(job.name.tenant, job.name.job_id) for job in jobs])
+    require_gates([(job.name.tenant, job.spec) for job in jobs], draft.view)
     return [_import_one(job, draft) for job in jobs]
 
 

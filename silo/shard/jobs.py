@@ -7,12 +7,15 @@ from typing import TypeVar
 
 import attrs
 
+from silo.domain.jobs import JobSpec
 from silo.errors import Corrupt, JobNotFound, WrongState
 from silo.projections.attempt import AttemptRow
 from silo.projections.attempts import ATTEMPTS, earlier_keys
+from silo.projections.concurrency import QUEUES, queue_keys
 from silo.projections.counters import COUNTS
 from silo.projections.jobs import JOBS, JobRow
 from silo.projections.payloads import PAYLOADS
+from silo.projections.rates import BUCKETS, bucket_keys
 from silo.projections.view import Key, Table, View
 
 Row = TypeVar("Row")
@@ -52,7 +55,16 @@ def require_jobs(names: Sequence[JobName], view: View, *, ahead: Iterable[JobNam
     keys = [(name.tenant, name.job_id) for name in names]
     jobs = rows(view, JOBS, keys, ahead=((name.tenant, name.job_id) for name in ahead))
     view.require(COUNTS, sorted({(name.tenant,) for name in names}))
+    require_gates([(name.tenant, job.spec) for name, job in zip(names, jobs, strict=True)], view)
     return jobs
+
+
+def require_gates(jobs: Iterable[tuple[str, JobSpec]], view: View) -> None:
+    """Say that the gates of these jobs, each with its tenant, will be asked or left."""
+    limited = [(tenant, spec) for tenant, spec in jobs if spec.limits]
+    if limited:
+        view.require(QUEUES, [key for tenant, spec in limited for key in queue_keys(tenant, spec)])
+        view.require(BUCKETS, [key for tenant, spec in limited for key in bucket_keys(tenant, spec)])
 
 
 def refusal(verb: str, name: JobName, job: JobRow, reason: str) -> WrongState:

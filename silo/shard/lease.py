@@ -1,4 +1,7 @@
-"""LeaseTasks, LeaseTask and Heartbeat: handing work to workers, and hearing from them."""
+"""LeaseTasks, LeaseTask and Heartbeat: handing work to workers, and hearing from them.
+
+Refreshes of floating limits are leased to workers as well, see `refresh.py`; their heartbeats come here.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,15 @@ import attrs
 
 from silo.domain.jobs import LEASE_MS, JobSpec, JobStatus
 from silo.errors import Invalid, LeaseNotFound, WrongState
-from silo.events.catalogue import LeaseRenewed, TaskLeased
-from silo.projections.jobs import JobRow
-from silo.projections.leases import LEASES
+from silo.events.catalogue import LeaseRenewed, RefreshRenewed, TaskLeased
+from silo.projections.jobs import JobRow, Place
+from silo.projections.leases import LEASES, LeaseRow
 from silo.projections.tasks import READY, ReadyRow
 from silo.projections.view import View
 from silo.shard.chains import start_chain
 from silo.shard.draft import Draft
 from silo.shard.due import wake_due_chains
-from silo.shard.jobs import JobName, payloads, refusal, require_jobs, the_job
+from silo.shard.jobs import JobName, payloads, refusal, require_gates, require_jobs, the_job
 
 Item = TypeVar("Item")
 
@@ -112,7 +115,10 @@ class LeaseTask:
 
 
 def lease_task(command: LeaseTask, draft: Draft) -> LeasedTask:
-    """Lease one job's pending attempt under a new task id, whenever it was to start.  A help for tests and debugging."""
+    """Lease one job's pending attempt under a new task id, whenever it was to start and whatever its limits say.
+
+    A help for tests and debugging.  What the attempt held on its way is given back.
+    """
     if not command.worker_id:
         raise Invalid("worker_id is required")
     name = command.job
@@ -125,7 +131,10 @@ def lease_task(command: LeaseTask, draft: Draft) -> LeasedTask:
         raise refusal("lease", name, job, "job is cancelled")
     if job.chain is None:
         raise refusal("lease", name, job, "job has no pending task")
+    if job.chain.place is Place.WAITING:
+        raise refusal("lease", name, job, "job has no pending task in queue")
 
+    require_gates([(name.tenant, job.spec)], draft.view)
     start_chain(
         draft,
         name.tenant,
@@ -134,6 +143,7 @@ def lease_task(command: LeaseTask, draft: Draft) -> LeasedTask:
         attempt=job.chain.attempt,
         relative_attempt=job.chain.relative_attempt,
         start_ms=min(job.chain.start_ms, draft.now_ms),
+        gate=len(job.spec.limits),
     )
     job = the_job(name, draft.view)
     [payload] = payloads([job], draft.view)
@@ -182,14 +192,19 @@ def heartbeat(command: Heartbeat, draft: Draft) -> int | None:
     if lease.worker_id != command.worker_id:
         raise WrongState("lease owner mismatch")
 
-    job = the_job(JobName(lease.tenant, lease.job_id), draft.view)
+    cancelled_ms = (
+        None if lease.queue else the_job(JobName(lease.tenant, lease.job_id), draft.view).cancelled_ms
+    )
     expires_ms = draft.now_ms + LEASE_MS
     if expires_ms - lease.expires_ms >= LEASE_MS // 2:
-        draft.emit(
-            LeaseRenewed(
-                tenant=lease.tenant, job_id=lease.job_id, task_id=command.task_id, expires_ms=expires_ms
-            )
-        )
+        draft.emit(renewal(command.task_id, lease, expires_ms))
     else:
         draft.leases.renew(command.task_id, expires_ms, now_ms=draft.now_ms)
-    return job.cancelled_ms
+    return cancelled_ms
+
+
+def renewal(task_id: str, lease: LeaseRow, expires_ms: int) -> LeaseRenewed | RefreshRenewed:
+    """The fact that a lease goes on until this time."""
+    if lease.queue:
+        return RefreshRenewed(tenant=lease.tenant, queue=lease.queue, task_id=task_id, expires_ms=expires_ms)
+    return LeaseRenewed(tenant=lease.tenant, job_id=lease.job_id, task_id=task_id, expires_ms=expires_ms)

@@ -13,7 +13,7 @@ from silo.projections.jobs import JobRow
 from silo.projections.leases import LEASES
 from silo.shard.chains import start_chain
 from silo.shard.draft import Draft
-from silo.shard.jobs import JobName, the_job
+from silo.shard.jobs import JobName, require_gates, the_job
 
 
 @attrs.frozen
@@ -49,7 +49,8 @@ class ReportOutcome:
 def report_outcome(command: ReportOutcome, draft: Draft) -> None:
     """End a leased attempt.  Raises LeaseNotFound: reported already, taken back, or never leased."""
     lease = draft.view.get(LEASES, (command.task_id,))
-    if lease is None:
+    # The refresh of a floating limit has a lease too, but no outcome of this kind.
+    if lease is None or lease.queue:
         raise LeaseNotFound
     if not draft.caller.actor:
         draft.caller = attrs.evolve(draft.caller, actor=lease.worker_id)
@@ -57,10 +58,11 @@ def report_outcome(command: ReportOutcome, draft: Draft) -> None:
 
 
 def end_attempt(name: JobName, outcome: Outcome, draft: Draft) -> None:
-    """End the attempt that a job is running, and decide what follows from it."""
+    """End the attempt that a job is running, and decide what follows.  What its chain held is free with the event."""
     job = the_job(name, draft.view)
     chain = job.chain
     assert chain is not None
+    require_gates([(name.tenant, job.spec)], draft.view)
     match outcome:
         case Success(result):
             draft.emit(
@@ -107,7 +109,7 @@ def _after_failure(name: JobName, job: JobRow, draft: Draft) -> None:
     retry_ms = policy.next_attempt_ms(draft.now_ms, chain.relative_attempt) if policy is not None else None
     if retry_ms is None:
         forget_ms = draft.rules.forget_ms(JobStatus.FAILED, draft.now_ms)
-        draft.emit(JobFailed(tenant=name.tenant, job_id=name.job_id, forget_ms=forget_ms))
+        draft.emit(JobFailed(tenant=name.tenant, job_id=name.job_id, error_code="", forget_ms=forget_ms))
         return
 
     start_chain(

@@ -6,10 +6,15 @@ import attrs
 
 from silo.domain.jobs import JobStatus
 from silo.errors import WrongState
+from silo.events.packing import to_bytes
 from silo.projections.counters import COUNTS, NOTHING, WHOLE_SHARD, CountRow
 from silo.projections.jobs import JobRow
 from silo.shard.draft import Draft
 from silo.shard.jobs import Attempt, JobName, all_attempts, last_attempt, payloads, the_job
+from silo.shard.rates import RATE_LIMIT_EXHAUSTED
+
+REASONS = {RATE_LIMIT_EXHAUSTED: "the rate limit was still used up at the last retry that its policy allows"}
+"""What the error codes of jobs mean that failed without an attempt that says so."""
 
 
 @attrs.frozen(kw_only=True)
@@ -43,11 +48,18 @@ def get_job(query: GetJob, draft: Draft) -> JobView:
 
 @attrs.frozen(kw_only=True)
 class JobResult:
-    """How a job ended; `attempt` is its last one, None if it was cancelled before any."""
+    """How a job ended.
+
+    Attributes:
+        attempt: its last one, None if it ended before any.
+        error_code, error_data: of a failed job; empty for any other.
+    """
 
     status: JobStatus
     finished_ms: int
     attempt: Attempt | None
+    error_code: str
+    error_data: bytes
 
 
 def get_result(name: JobName, draft: Draft) -> JobResult:
@@ -55,7 +67,24 @@ def get_result(name: JobName, draft: Draft) -> JobResult:
     row = the_job(name, draft.view)
     if not row.status.is_terminal:
         raise WrongState(f"job is not complete: status is {row.status.kind}")
-    return JobResult(status=row.status, finished_ms=row.changed_ms, attempt=last_attempt(row, draft.view))
+    attempt = last_attempt(row, draft.view)
+    error_code, error_data = _failure(row, attempt)
+    return JobResult(
+        status=row.status,
+        finished_ms=row.changed_ms,
+        attempt=attempt,
+        error_code=error_code,
+        error_data=error_data,
+    )
+
+
+def _failure(row: JobRow, attempt: Attempt | None) -> tuple[str, bytes]:
+    """Why the job failed: for a reason of its own, or because its last attempt did."""
+    if row.status is not JobStatus.FAILED:
+        return "", b""
+    if row.error_code:
+        return row.error_code, to_bytes(REASONS.get(row.error_code, row.error_code))
+    return ((attempt.row.error_code or ""), attempt.data) if attempt is not None else ("", b"")
 
 
 def get_history(name: JobName, draft: Draft) -> int:

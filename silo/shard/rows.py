@@ -5,6 +5,7 @@
     loaded     rows as they are on disk, read since the last checkpoint
     earlier    rows written or read before that, newest first; when there are too many, the oldest lot goes as a whole
     windows    the fronts of the queues
+    catalogues of some tables and groups, which keys are on disk at all
 
 A row is looked for in this order.  What is nowhere here is on disk or nowhere: the view raises `NotLoaded`.
 
@@ -27,6 +28,10 @@ Row = TypeVar("Row")
 LOADED_BYTES_MAX = 8 << 20
 EARLIER_LOTS_MAX = 1
 WINDOWS_MAX = 20_000
+CATALOGUES_MAX = 20_000
+CATALOGUE_KEYS_MAX = 20_000
+"""A group of which more keys are on disk has no catalogue."""
+
 ROW_BYTES = 200
 """What a changed row is reckoned to take besides its payload bytes, for the bound on a checkpoint."""
 
@@ -94,6 +99,7 @@ class Rows:
         self._loaded = _Lot()
         self._earlier: tuple[_Lot, ...] = ()
         self._windows: defaultdict[Table[Any], dict[Key, Window]] = defaultdict(dict)
+        self._catalogues: defaultdict[Table[Any], dict[Key, set[Key] | None]] = defaultdict(dict)
         self._undo: list[_Change] = []
 
     # --- reading ---------------------------------------------------------------------------------------------------------
@@ -139,10 +145,21 @@ class Rows:
             for lot in self._earlier:
                 row = lot.rows[table].get(key, ABSENT)
                 if row is not ABSENT:
-                    break
+                    return row
+            if table.catalogue is not None and self._is_nowhere(table, key):
+                return None
         return row
 
+    def _is_nowhere(self, table: Table[Any], key: Key) -> bool:
+        """Whether it is known that there is no row on disk."""
+        on_disk = self._catalogues[table].get(key[: table.catalogue])
+        return on_disk is not None and key not in on_disk
+
     # --- changing --------------------------------------------------------------------------------------------------------
+
+    def begin(self, table: Table[Any], queue: Key) -> None:
+        if queue not in self._windows[table]:
+            self._open_window(table, queue).extend((), None)
 
     def insert(self, table: Table[Row], key: Key, row: Row) -> None:
         rows = self._changed[table]
@@ -263,8 +280,7 @@ class Rows:
             return
         window = self._windows[table].get(queue)
         if window is None:
-            self._make_room_for_windows(table)
-            window = self._windows[table][queue] = Window()
+            window = self._open_window(table, queue)
         piece = dict(loaded)
         for generation in (self.frozen, self.changes):
             if generation is None:
@@ -278,12 +294,21 @@ class Rows:
                     piece[key] = row
         window.extend(piece.items(), horizon)
 
-    def _make_room_for_windows(self, table: Table[Any]) -> None:
-        # A window can be dropped at any time: it is loaded again when somebody asks.
+    def _open_window(self, table: Table[Any], queue: Key) -> Window:
         windows = self._windows[table]
-        if len(windows) >= WINDOWS_MAX:
-            for queue in list(windows)[: WINDOWS_MAX // 2]:
-                del windows[queue]
+        _make_room(windows, WINDOWS_MAX)
+        window = windows[queue] = Window()
+        return window
+
+    def has_catalogue(self, table: Table[Any], group: Key) -> bool:
+        """Whether it is known which keys of a group are on disk, or that they are too many."""
+        return group in self._catalogues[table]
+
+    def catalogue(self, table: Table[Any], group: Key, on_disk: Iterable[Key] | None) -> None:
+        """Take in which keys of a group are on disk; None: too many."""
+        catalogues = self._catalogues[table]
+        _make_room(catalogues, CATALOGUES_MAX)
+        catalogues[group] = None if on_disk is None else set(on_disk)
 
     def _put_aside(self) -> None:
         """Begin a new lot of loaded rows.  A row is never in an older lot without a newer one knowing better, so any number
@@ -312,12 +337,35 @@ class Rows:
         for table, rows in self.frozen.rows.items():
             if table.read_by_key:
                 self._loaded.rows[table].update(rows)
+            if table.catalogue is not None:
+                self._recatalogue(table, rows)
         self._put_aside()
         self.frozen = None
         self.epoch += 1
+
+    def _recatalogue(self, table: Table[Any], written: dict[Key, Any]) -> None:
+        catalogues = self._catalogues[table]
+        for key, row in written.items():
+            group = key[: table.catalogue]
+            on_disk = catalogues.get(group)
+            if on_disk is None:
+                continue
+            if row is None:
+                on_disk.discard(key)
+            elif len(on_disk) < CATALOGUE_KEYS_MAX:
+                on_disk.add(key)
+            else:
+                catalogues[group] = None
 
     def changed(self, table: Table[Any]) -> Iterator[tuple[Key, Any]]:
         """The rows of a table that are not on disk yet, older generation first; None for a deleted one."""
         for generation in (self.frozen, self.changes):
             if generation is not None:
                 yield from generation.rows.get(table, NO_ROWS).items()
+
+
+def _make_room(known: dict[Key, Any], most: int) -> None:
+    """Drop the older half of what can be dropped at any time, as it is loaded again when somebody asks."""
+    if len(known) >= most:
+        for key in list(known)[: most // 2]:
+            del known[key]

@@ -43,6 +43,7 @@ from silo.projections.view import NotLoaded
 from silo.shard.checkpoint import Note, find_rows, write_rows
 from silo.shard.disk import Loader
 from silo.shard.draft import SYSTEM, Caller, Draft, Rules
+from silo.shard.gates import settle
 from silo.shard.lease_clock import LeaseClock
 from silo.shard.replay import replay
 from silo.shard.rows import Rows
@@ -188,6 +189,8 @@ class Shard:
                 try:
                     # What it emits is folded at once, see draft.py.
                     reply = decide(command, draft)
+                    if draft.events:
+                        settle(draft)
                     break
                 except NotLoaded as absent:
                     self.rows.undo()

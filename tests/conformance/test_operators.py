@@ -230,31 +230,6 @@ def test_there_are_no_heap_profiles(silo):
 
 # --- what this release does not offer --------------------------------------------------------------------------------
 
-LIMITS = {
-    "concurrency": pb.Limit(concurrency=pb.ConcurrencyLimit(key="k", max_concurrency=1)),
-    "floating": pb.Limit(floating_concurrency=pb.FloatingConcurrencyLimit(key="k")),
-    "rate": pb.Limit(rate_limit=pb.GubernatorRateLimit(name="n", unique_key="k", limit=1, duration_ms=1)),
-}
-
-
-@pytest.mark.parametrize("limit", LIMITS.values(), ids=LIMITS)
-def test_a_job_with_limits_is_refused_as_it_must_never_run_without_them(silo, limit):
-    fields = silo.job_fields(limits=[pb.Limit(), limit])
-    [imported] = silo.import_jobs({"id": fields["id"], "limits": [limit]})
-
-    assert silo.refusal("Enqueue", **fields).code is UNIMPLEMENTED
-    assert not imported.success
-    assert imported.error.startswith("status: Unimplemented, ")
-    assert not silo.has(fields["id"])
-    assert silo.lease() == []
-
-
-def test_a_limit_that_says_nothing_is_no_limit(silo):
-    job_id = silo.enqueue(limits=[pb.Limit(), pb.Limit()])
-
-    assert list(silo.job(job_id).limits) == []
-    assert len(silo.lease()) == 1
-
 
 @pytest.mark.parametrize("rpc", ["Query", "QueryArrow"])
 def test_there_is_no_sql_yet(silo, rpc):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import Any, get_args, get_origin
 
 import attrs
 from hypothesis import strategies as st
 
 from silo.domain.jobs import JobSpec
+from silo.domain.limits import Algorithm, ConcurrencyLimit, FloatingLimit, Limit, RateLimit, RateLimitRetry
 from silo.domain.retry import RetryPolicy
 from silo.events.catalogue import EVENTS, Event, JobEvent
+from silo.ratelimit.buckets import Bucket
 
 int64 = st.integers(-(1 << 63), (1 << 63) - 1)
 times = st.integers(0, (1 << 63) - 1)
@@ -23,6 +24,40 @@ policies = st.builds(
     randomize_interval=st.booleans(),
     backoff_factor=st.floats(allow_nan=False),
 )
+limits = st.one_of(
+    st.builds(ConcurrencyLimit, key=st.text(), max_concurrency=int64),
+    st.builds(
+        FloatingLimit,
+        key=st.text(),
+        default_max_concurrency=int64,
+        refresh_interval_ms=int64,
+        metadata=st.lists(st.tuples(st.text(), st.text()), max_size=3).map(tuple),
+    ),
+    st.builds(
+        RateLimit,
+        name=st.text(),
+        unique_key=st.text(),
+        limit=int64,
+        duration_ms=int64,
+        hits=int64,
+        algorithm=st.sampled_from(Algorithm),
+        behavior=int64,
+        retry=st.builds(
+            RateLimitRetry,
+            initial_backoff_ms=int64,
+            max_backoff_ms=int64,
+            backoff_multiplier=st.floats(allow_nan=False),
+            max_retries=int64,
+        ),
+    ),
+)
+
+
+def key_of(limit: Limit) -> object:
+    """A job may ask for slots of a key once."""
+    return limit if isinstance(limit, RateLimit) else limit.key
+
+
 specs = st.builds(
     JobSpec,
     priority=st.integers(0, 99),
@@ -30,7 +65,9 @@ specs = st.builds(
     enqueue_time_ms=int64,
     retry_policy=st.none() | policies,
     metadata=st.lists(st.tuples(st.text(max_size=63), st.text(max_size=100)), max_size=16).map(tuple),
+    limits=st.lists(limits, max_size=4, unique_by=key_of).map(tuple),
 )
+buckets = st.builds(Bucket, since_ms=times, expires_ms=times, hits=times, part=times, parts=times)
 
 _VALUES: dict[Any, st.SearchStrategy[Any]] = {
     int: int64,
@@ -38,6 +75,10 @@ _VALUES: dict[Any, st.SearchStrategy[Any]] = {
     bytes: st.binary(),
     JobSpec: specs,
     RetryPolicy: policies,
+    bool: st.booleans(),
+    Bucket: buckets,
+    tuple[str, ...]: st.lists(st.text(), max_size=3).map(tuple),
+    tuple[tuple[str, str], ...]: st.lists(st.tuples(st.text(), st.text()), max_size=3).map(tuple),
 }
 
 
@@ -45,8 +86,10 @@ def _values(kind: Any) -> st.SearchStrategy[Any]:
     if type(None) in get_args(kind):
         (other,) = (part for part in get_args(kind) if part is not type(None))
         return st.none() | _values(other)
+    if kind in _VALUES:
+        return _VALUES[kind]
     assert get_origin(kind) is None, f"say what values of {kind} there are"
-    return st.sampled_from(kind) if issubclass(kind, Enum) else _VALUES[kind]
+    return st.sampled_from(kind)
 
 
 def events_of(kind: type[Event]) -> st.SearchStrategy[Event]:

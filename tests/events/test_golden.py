@@ -19,10 +19,12 @@ import attrs
 import pytest
 
 from silo.domain.jobs import AttemptStatus, JobStatus
+from silo.domain.limits import Algorithm
 from silo.events.catalogue import EVENTS, Event
 from silo.events.codec import decode, encode
 from silo.events.packing import from_bytes
-from tests.builders import a_policy, a_spec, fact, stamped
+from silo.ratelimit.buckets import Bucket
+from tests.builders import a_floating_limit, a_limit, a_policy, a_rate_limit, a_spec, fact, stamped
 
 GOLDEN = Path(__file__).parent / "golden"
 FIRST_SEQ = 1_234
@@ -37,6 +39,11 @@ SAMPLE = {
         enqueue_time_ms=1_700_000_000_000,
         retry_policy=a_policy(randomize_interval=True, backoff_factor=1.5),
         metadata=(("colour", "blau"), ("empty", "")),
+        limits=(
+            a_limit(7, "customer-1"),
+            a_rate_limit(100, behavior=20, algorithm=Algorithm.LEAKY_BUCKET),
+            a_floating_limit(3, "provider", metadata=(("region", "süd"),)),
+        ),
     ),
     "payload": b"\x00payload\xff",
     "retry_policy": a_policy(retry_count=9),
@@ -46,6 +53,10 @@ SAMPLE = {
     "start_ms": -1,
     "virtual_start_ms": (1 << 63) - 1,
     "error_data": b"\x00\xff",
+    "bucket": Bucket(since_ms=1_700_000_000_000, expires_ms=1_700_000_060_000, hits=3, part=1, parts=7),
+    "retry_ms": 1_700_000_000_100,
+    "metadata": (("region", "süd"),),
+    "queues": ("a", "b"),
 }
 
 
@@ -56,7 +67,9 @@ def name_of(kind: type[Event]) -> str:
 def reading(value: Any, indent: str = "") -> str:
     """A value in words, a field a line."""
     if attrs.has(type(value)):
-        fields = [(field.name, getattr(value, field.name)) for field in attrs.fields(type(value))]
+        # The stamp first: what an event has beside its own fields.
+        named = sorted(attrs.fields(type(value)), key=lambda field: field.init)
+        fields = [(field.name, getattr(value, field.name)) for field in named]
         lines = [f"{indent}  {name}: {reading(part, indent + '  ')}" for name, part in fields]
         return "\n".join([type(value).__name__, *lines])
     if isinstance(value, Enum):

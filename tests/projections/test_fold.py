@@ -15,11 +15,24 @@ from silo.events.catalogue import (
     JobEvent,
     JobExpedited,
     LeaseRenewed,
+    RateCheckDue,
+    RateChecked,
+    RateWaited,
     ShardCreated,
     TaskLeased,
 )
 from silo.projections.fold import PROJECTIONS, TABLES
-from tests.builders import cancelled_by_client, fact, failed, pending, running, succeeded, waiting_for_retry
+from tests.builders import (
+    a_limit,
+    a_rate_limit,
+    cancelled_by_client,
+    fact,
+    failed,
+    pending,
+    running,
+    succeeded,
+    waiting_for_retry,
+)
 from tests.story import Story
 
 
@@ -56,7 +69,9 @@ def test_the_same_facts_give_the_same_rows(life):
 )
 def test_a_fact_that_is_dropped_leaves_every_row_as_it_was(kind):
     """Rows are shared between a draft and its shard, so none may be changed in place."""
-    story = Story().given(*running(metadata=(("a", "b"),)))
+    is_about_a_rate = issubclass(kind, RateCheckDue | RateChecked | RateWaited)
+    limits = (a_rate_limit() if is_about_a_rate else a_limit(),)
+    story = Story().given(*running(metadata=(("a", "b"),), limits=limits))
     before = story.everything()
 
     def tell_and_fail(event, draft):

@@ -30,6 +30,16 @@ TAGS = {
     "leases": 0x30,
     "lease_expiries": 0x31,
     "counts": 0x40,
+    "queues": 0x50,
+    "holders": 0x51,
+    "waiters": 0x52,
+    "unsettled": 0x53,
+    "refreshes_due": 0x54,
+    "refreshes": 0x55,
+    "buckets": 0x58,
+    "bucket_lines": 0x59,
+    "bucket_timers": 0x5A,
+    "rate_checks": 0x5B,
 }
 
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from silo.domain.jobs import AttemptStatus
-from silo.errors import Invalid, NotSupported
+from silo.domain.limits import Algorithm, ConcurrencyLimit, FloatingLimit, RateLimit, RateLimitRetry
+from silo.errors import Invalid
 from silo.pb import silo_pb2 as pb
 from silo.server import convert
 from silo.shard.outcome import Cancelled, Failure, Success
@@ -75,23 +76,82 @@ def test_what_is_just_within_bounds_is_taken():
     )
 
 
+RATE = {"name": "calls", "unique_key": "k", "limit": 5, "duration_ms": 1_000, "hits": 2, "behavior": 24}
 LIMITS = [
-    pb.Limit(concurrency=pb.ConcurrencyLimit(key="k", max_concurrency=1)),
-    pb.Limit(floating_concurrency=pb.FloatingConcurrencyLimit(key="k")),
-    pb.Limit(rate_limit=pb.GubernatorRateLimit(name="n")),
+    (
+        pb.Limit(concurrency=pb.ConcurrencyLimit(key="k", max_concurrency=3)),
+        ConcurrencyLimit(key="k", max_concurrency=3),
+    ),
+    (
+        pb.Limit(
+            floating_concurrency=pb.FloatingConcurrencyLimit(
+                key="f", default_max_concurrency=2, refresh_interval_ms=9, metadata={"a": "b"}
+            )
+        ),
+        FloatingLimit(key="f", default_max_concurrency=2, refresh_interval_ms=9, metadata=(("a", "b"),)),
+    ),
+    (
+        pb.Limit(
+            rate_limit=pb.GubernatorRateLimit(
+                algorithm="GUBERNATOR_ALGORITHM_LEAKY_BUCKET",
+                retry_policy=pb.RateLimitRetryPolicy(
+                    initial_backoff_ms=1, max_backoff_ms=2, backoff_multiplier=3.5, max_retries=4
+                ),
+                **RATE,
+            )
+        ),
+        RateLimit(
+            algorithm=Algorithm.LEAKY_BUCKET,
+            retry=RateLimitRetry(
+                initial_backoff_ms=1, max_backoff_ms=2, backoff_multiplier=3.5, max_retries=4
+            ),
+            **RATE,
+        ),
+    ),
 ]
 
 
-@pytest.mark.parametrize("limit", LIMITS)
-def test_a_job_with_a_limit_is_never_run_without_it(limit):
-    with pytest.raises(NotSupported, match="limits are not supported"):
-        convert.new_job(an_enqueue(limits=[pb.Limit(), limit]), "-")
-    with pytest.raises(NotSupported, match="limits are not supported"):
-        convert.imported_job(an_import(limits=[limit]), "-", now_ms=5)
+def test_limits_are_taken_in_the_clients_order_and_read_back_as_they_were():
+    messages, values = [message for message, _ in LIMITS], tuple(value for _, value in LIMITS)
+
+    for order in (slice(None), slice(None, None, -1)):
+        spec = convert.new_job(an_enqueue(limits=messages[order]), "-").spec
+        assert spec.limits == values[order]
+        assert convert.limit_messages(spec.limits) == messages[order]
 
 
 def test_a_limit_that_says_nothing_is_dropped():
-    convert.new_job(an_enqueue(limits=[pb.Limit()]), "-")
+    message, value = LIMITS[0]
+
+    assert convert.new_job(an_enqueue(limits=[pb.Limit(), message]), "-").spec.limits == (value,)
+
+
+def test_a_rate_limit_without_a_retry_policy_is_tried_for_as_long_as_it_takes():
+    message = pb.Limit(rate_limit=pb.GubernatorRateLimit(**RATE))
+
+    [limit] = convert.new_job(an_enqueue(limits=[message]), "-").spec.limits
+    assert limit.retry == RateLimitRetry(
+        initial_backoff_ms=100, max_backoff_ms=30_000, backoff_multiplier=2.0, max_retries=0
+    )
+
+
+def test_an_algorithm_that_nobody_knows_is_a_token_bucket():
+    message = pb.Limit(rate_limit=pb.GubernatorRateLimit(algorithm=9, **RATE))
+
+    [limit] = convert.new_job(an_enqueue(limits=[message]), "-").spec.limits
+    assert limit.algorithm is Algorithm.TOKEN_BUCKET
+
+
+@pytest.mark.parametrize(
+    "second", [LIMITS[0][0], pb.Limit(floating_concurrency=pb.FloatingConcurrencyLimit(key="k"))]
+)
+def test_a_job_asks_for_slots_of_a_key_once(second):
+    limits = [LIMITS[0][0], LIMITS[2][0], second]
+
+    with pytest.raises(Invalid, match=r"^duplicate concurrency key 'k'$"):
+        convert.new_job(an_enqueue(limits=limits), "-")
+    with pytest.raises(Invalid, match=r"^duplicate concurrency key 'k'$"):
+        convert.imported_job(an_import(limits=limits), "-", now_ms=5)
 
 
 def test_an_imported_job_without_a_time_was_enqueued_now():
@@ -150,3 +210,5 @@ def test_an_outcome_is_what_its_arm_says(request_fields, expected):
 def test_a_report_without_an_outcome_is_refused():
     with pytest.raises(Invalid, match="missing outcome"):
         convert.outcome(pb.ReportOutcomeRequest())
+    with pytest.raises(Invalid, match="missing outcome"):
+        convert.refresh_outcome(pb.ReportRefreshOutcomeRequest())

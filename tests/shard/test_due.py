@@ -17,8 +17,9 @@ from silo.events.catalogue import (
 from silo.projections.jobs import Place
 from silo.projections.leases import EXPIRIES, LEASES
 from silo.projections.tasks import READY, TIMERS
-from silo.shard.due import PER_COMMAND_MAX, expire_leases, wake_due
+from silo.shard.due import PER_COMMAND_MAX, wake_due
 from silo.shard.enqueue import enqueue
+from silo.shard.expire import expire_leases
 from silo.shard.lease import heartbeat, lease_tasks
 from silo.shard.lease_clock import LeaseClock
 from tests.builders import (
