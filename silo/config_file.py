@@ -307,6 +307,10 @@ def _make_converter() -> cattrs.Converter:
     converter.register_structure_hook(str, _text)
     converter.register_structure_hook(int, _exactly(int, "an integer"))
     converter.register_structure_hook(bool, _exactly(bool, "true or false"))
+    # Its check says which texts there may be.
+    converter.register_structure_hook_func(
+        lambda kind: getattr(kind, "__origin__", None) is typing.Literal, _text
+    )
     converter.register_structure_hook_func(lambda kind: kind == str | None, _text_or_none)
     converter.register_structure_hook_func(lambda kind: kind == tuple[str, ...], _texts)
     converter.register_structure_hook_func(lambda kind: kind == dict[str, str], _options)

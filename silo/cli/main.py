@@ -14,6 +14,7 @@ import click
 import silo
 from silo.errors import ConfigError, SiloError
 from silo.settings import Loaded, Settings, describe, load
+from silo.storage.template import has_placeholder
 
 
 class Commands(click.Group):
@@ -82,7 +83,7 @@ def serve(config: str | None, data: str | None, grpc_addr: str | None) -> None:
 def _overruled(settings: Settings, *, data: str | None, grpc_addr: str | None) -> Settings:
     """The settings with what the flags say laid over them.  Raises ConfigError."""
     if data is not None:
-        if "://" in data or "%shard%" in data or "{shard}" in data:
+        if "://" in data or has_placeholder(data):
             raise ConfigError(
                 f"--data {data}: this takes a directory, without a shard placeholder; "
                 "for a bucket, set database.backend and database.path in a configuration file"

@@ -16,8 +16,7 @@ from collections.abc import Iterable
 import grpc
 
 from silo.broker.timers import run_timers
-from silo.cluster.shard_map import Shard as MappedShard
-from silo.cluster.shard_map import ShardMap
+from silo.cluster.shard_map import MappedShard, ShardMap
 from silo.cluster.single_node import beside, find_or_create
 from silo.domain.ids import Ids
 from silo.errors import ConfigError, Corrupt, Fenced, SiloError, Unavailable
