@@ -103,8 +103,14 @@ async def _built_database(spec: StoreSpec, shard: str, places: ShardPlaces) -> S
     builder = generated.DbBuilder(places.main.name, places.main.store)
     overrides = _expanded(spec.slatedb, shard)
     syncing = Syncing()
-    if places.synced_log:
-        syncing = LocalSyncing(_admin(places), home=places.main.directory, wal=places.synced_log)
+    if places.synced_log and places.record_home:
+        admin = _admin(places)
+        before = await admin.read_manifest(None)
+        if before is None:
+            # What an earlier database left here would count for more than what this one records.
+            powercut.forget(places.record_home)
+        epoch = before.writer_epoch + 1 if before else 1
+        syncing = LocalSyncing(admin, home=places.main.directory, wal=places.synced_log, epoch=epoch)
         if places.main.directory:
             # LocalSyncing deletes WAL objects itself, when it is safe to.
             overrides = merged(overrides, {"garbage_collector_options": {"wal_options": None}})
