@@ -77,7 +77,15 @@ def serve(config: str | None, data: str | None, grpc_addr: str | None) -> None:
         log.warning("%s", warning)
     for difference in describe(settings):
         log.info("%s", difference)
-    sys.exit(asyncio.run(process.serve(settings)))
+    try:
+        code = asyncio.run(process.serve(settings))
+    except SiloError as error:
+        say(error)
+        code = 1
+    except Exception:
+        log.exception("the server met a bug")
+        code = 1
+    process.leave(code)
 
 
 def _overruled(settings: Settings, *, data: str | None, grpc_addr: str | None) -> Settings:
@@ -128,12 +136,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command.  Exits with 0, with 1 if it failed, or with 2 if it was called wrongly."""
     try:
         cli.main(args=list(arguments) if arguments is not None else None, prog_name="silo")
-    except ConfigError as error:
-        click.echo(f"Config error: {error}", err=True)
-        sys.exit(1)
     except SiloError as error:
-        click.echo(f"Error: {error}", err=True)
+        say(error)
         sys.exit(1)
+
+
+def say(error: SiloError) -> None:
+    """Tell a person why a command failed."""
+    click.echo(f"{'Config error' if isinstance(error, ConfigError) else 'Error'}: {error}", err=True)
 
 
 if __name__ == "__main__":

@@ -83,6 +83,36 @@ def test_a_server_whose_data_cannot_be_written_says_so(tmp_path):
     assert "Traceback" not in failed.stderr
 
 
+BUCKET = """
+[server]
+grpc_addr = "127.0.0.1:0"
+[database]
+backend = "s3"
+path = "s3://bucket/silo/%shard%"
+options = {{ endpoint = "http://{endpoint}", region = "r", access_key_id = "k", secret_access_key = "s", allow_http = true }}
+"""
+
+
+@pytest.mark.slow
+def test_a_server_whose_bucket_does_not_answer_ends_with_1_and_says_why(tmp_path):
+    """Several, as about every second one was aborted by a thread of the store when the interpreter ended."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+    config = tmp_path / "silo.toml"
+    config.write_text(BUCKET.format(endpoint=endpoint))
+    command = [sys.executable, "-m", "silo.cli.main", "serve", "-c", str(config)]
+    started = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(6)]
+    try:
+        said = [process.communicate(timeout=IN_S)[1] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [1] * 6
+    for text in said:
+        assert text.splitlines()[-1].startswith("Error: shard map cluster/shard-map.json: ")
+        assert endpoint in text
+
+
 def test_data_on_the_command_line_must_fit_the_file(tmp_path):
     config = tmp_path / "silo.toml"
     config.write_text('[database]\nbackend = "memory"\npath = "/%shard%"\n')
