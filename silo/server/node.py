@@ -24,6 +24,7 @@ from silo.server import cluster_info
 from silo.server.cluster_info import SingleNode
 from silo.server.from_settings import data_place, durability, grpc_options, shard_options, store_spec
 from silo.server.interceptors import Auth
+from silo.server.listening import why_not
 from silo.server.service import SERVICE, Silo
 from silo.server.shards import OpenShard, Shards
 from silo.server.side_services import Health, add_reflection
@@ -102,10 +103,7 @@ class Node:
         try:
             port = self._server.add_insecure_port(address)
         except RuntimeError as error:
-            raise ConfigError(
-                f"cannot listen on {address}: most likely another server does already; "
-                "stop that one, or choose another address with --grpc-addr or server.grpc_addr"
-            ) from error
+            raise ConfigError(why_not(address)) from error
         self.grpc_addr = f"{address.rpartition(':')[0]}:{port}"
 
     async def _find_shards(self) -> ShardMap:
