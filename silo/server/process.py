@@ -47,8 +47,11 @@ async def serve(settings: Settings) -> int:
 
     logger.info("server stops")
     await node.stop()
+    if node.failure:
+        logger.error("server stopped: %s", node.failure)
+        return 1
     logger.info("server stopped")
-    return 1 if node.failure else 0
+    return 0
 
 
 def leave(code: int) -> NoReturn:

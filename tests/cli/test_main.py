@@ -66,11 +66,32 @@ def test_a_server_that_finds_its_port_taken_says_what_to_do(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_server_whose_data_another_one_takes_stops_with_an_error(tmp_path):
+def test_two_servers_on_the_same_data_both_say_what_happens_and_the_older_one_stops(tmp_path):
     where = ("--data", tmp_path, "--grpc-addr", "127.0.0.1:0")
-    with serving(*where) as first, serving(*where):
+    with serving(*where) as first, serving(*where) as second:
+        assert f"another server (pid {first.pid}, gRPC on {address_of(first)}) is at work on" in second.said
+        assert "is at work on" not in first.said
         assert first.wait(IN_S) == 1
-        assert "another process has opened shard" in first.stderr.read()
+        said = first.stderr.read()
+        assert "another process has opened shard" in said
+        assert said.splitlines()[-1].endswith(
+            f"server stopped: another server (pid {second.pid}, gRPC on {address_of(second)}) has taken over the shards "
+            f"in {tmp_path}; only one may serve them: if that is to be this one, stop the other and start this one again"
+        )
+        assert second.poll() is None
+
+
+def test_a_server_that_was_killed_is_not_at_work(tmp_path):
+    where = ("--data", tmp_path, "--grpc-addr", "127.0.0.1:0")
+    with serving(*where) as first:
+        first.kill()
+        first.wait(IN_S)
+    with serving(*where) as second:
+        assert "is at work on" not in second.said
+
+
+def address_of(server):
+    return re.search(r"gRPC on ([\d.:]+),", server.said)[1]
 
 
 def test_a_server_whose_data_cannot_be_written_says_so(tmp_path):
