@@ -246,6 +246,8 @@ def test_what_is_handed_on_to_slatedb_is_not_judged() -> None:
 
 # --- mistakes -----------------------------------------------------------------------------------------------
 
+BOTH = "the section must give `backend` and `path`"
+
 
 @pytest.mark.parametrize(
     ("text", "mistake"),
@@ -328,11 +330,13 @@ def test_what_is_handed_on_to_slatedb_is_not_judged() -> None:
             'expected "none", which is one server',
             id="k8s",
         ),
-        pytest.param("[database]\npath = '/%shard%'", "[database]: missing field `backend`", id="no backend"),
-        pytest.param("[database]\nbackend = 'fs'", "[database]: missing field `path`", id="no path"),
+        pytest.param(
+            "[database]\npath = '/%shard%'", f"[database]: missing field `backend`; {BOTH}", id="no backend"
+        ),
+        pytest.param("[database]\nbackend = 'fs'", f"[database]: missing field `path`; {BOTH}", id="no path"),
         pytest.param(
             "[database]\nbackend = 'fs'\npath = '/%shard%'\n[database.wal]\npath = '/wal'",
-            "[database.wal]: missing field `backend`",
+            f"[database.wal]: missing field `backend`; {BOTH}",
             id="no backend for the WAL",
         ),
     ],
