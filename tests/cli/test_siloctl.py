@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import socket
 
@@ -10,6 +11,7 @@ import pytest
 
 from silo.cli import siloctl
 from silo.cli.ctl.sql import as_text
+from silo.pb import pprof_pb2 as pprof
 from silo.pb import silo_pb2 as pb
 from tests.server.running import running_node
 from tests.serving import run
@@ -197,6 +199,41 @@ def test_sql_says_that_the_server_has_none(ctl):
 def test_tasks_are_dumped(ctl):
     async def story(node):
         assert "Async Task Dump (" in (await beside(ctl, node, "dump-tasks")).out
+
+    against_a_node(story)
+
+
+@pytest.mark.parametrize(("asked", "written"), [("busy", "busy.pb.gz"), ("busy.pb", "busy.pb")])
+def test_a_cpu_profile_is_saved_for_pprof(ctl, tmp_path, asked, written):
+    async def story(node):
+        told = await beside(ctl, node, "--json", "profile", "-d", "1", "-o", str(tmp_path / asked))
+        path = tmp_path / written
+        assert told.values["output_file"] == str(path)
+        assert (told.values["status"], told.values["duration_seconds"]) == ("completed", 1)
+        content = path.read_bytes()
+        profile = gzip.decompress(content) if written.endswith(".gz") else content
+        assert len(profile) == told.values["profile_bytes"]
+        looks = sum(sample.value[0] for sample in pprof.Profile.FromString(profile).sample)
+        assert looks == told.values["samples"]
+        text = (await beside(ctl, node, "profile", "-d", "1", "-o", str(path))).out
+        assert f"Profile saved to: {path}\n" in text
+        assert f"go tool pprof -top {path}" in text
+
+    against_a_node(story)
+
+
+def test_a_profile_without_a_directory_for_it_is_not_made(ctl, tmp_path):
+    failed = ctl("profile", "-o", str(tmp_path / "none" / "x"))
+    assert (failed.code, failed.out) == (1, "")
+    assert f"there is no directory {tmp_path}/none" in failed.err
+
+
+def test_a_heap_profile_says_that_there_is_none(ctl, tmp_path):
+    async def story(node):
+        failed = await beside(ctl, node, "heap-profile", "-o", str(tmp_path / "x.heap"))
+        assert failed.code == 1
+        assert "heap profiling is not enabled in the allocator" in failed.err
+        assert list(tmp_path.iterdir()) == []
 
     against_a_node(story)
 
