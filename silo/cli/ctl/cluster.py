@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from silo.cli.ctl.connection import Failed, Target, global_flags, pass_target, range_text, table
+from silo.cli.ctl.connection import Failed, Target, global_flags, pass_target, range_text
+from silo.cli.ctl.texts import table
 from silo.domain.tenants import tenant_hash
 
 
