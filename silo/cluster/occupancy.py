@@ -26,6 +26,7 @@ class Occupancy:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._file: int | None = None
+        self._said = b""
 
     @classmethod
     def of(cls, database: Database) -> Occupancy:
@@ -52,17 +53,19 @@ class Occupancy:
             other = self.newest()
         fcntl.flock(self._file, fcntl.LOCK_SH)
         os.ftruncate(self._file, 0)
-        os.pwrite(self._file, json.dumps({"pid": os.getpid(), "grpc_addr": grpc_addr}).encode(), 0)
+        self._said = json.dumps({"pid": os.getpid(), "grpc_addr": grpc_addr}).encode()
+        os.pwrite(self._file, self._said, 0)
         return other
 
     def newest(self) -> str:
-        """Who came last, in words."""
+        """Who came last, in words; not this server itself."""
+        said = b"" if self._file is None else os.pread(self._file, 4096, 0)
         try:
-            said = json.loads(os.pread(self._file, 4096, 0)) if self._file is not None else {}
-            return f"another server (pid {said['pid']}, gRPC on {said['grpc_addr']})"
+            other = json.loads(said if said != self._said else b"")
+            return f"another server (pid {other['pid']}, gRPC on {other['grpc_addr']})"
         except (ValueError, KeyError):
-            # It has not written yet, or there is no file.
-            return "another server"
+            # There is no file, the other has not written yet, or is a program that does not.
+            return "another process"
 
     def leave(self) -> None:
         """This server is no longer here.  May be called at any time."""

@@ -24,12 +24,20 @@ def test_whoever_comes_second_hears_of_the_first_who_can_see_the_second(tmp_path
     first.leave()
 
 
+def test_a_server_does_not_take_itself_for_another(tmp_path: Path) -> None:
+    alone = Occupancy(tmp_path / NAME)
+    alone.enter("127.0.0.1:1")
+
+    assert alone.newest() == "another process"
+    alone.leave()
+
+
 def test_a_server_that_has_not_said_yet_who_it_is_is_another_one_all_the_same(tmp_path: Path) -> None:
     first, second = Occupancy(tmp_path / NAME), Occupancy(tmp_path / NAME)
     first.enter("127.0.0.1:1")
     (tmp_path / NAME).write_text("")
 
-    assert second.enter("127.0.0.1:2") == "another server"
+    assert second.enter("127.0.0.1:2") == "another process"
     first.leave()
     second.leave()
 
@@ -40,5 +48,5 @@ def test_where_there_are_no_locks_it_cannot_be_told(backend: str) -> None:
     here = Occupancy.of(Database(backend=backend, path=path))
 
     assert here.enter("127.0.0.1:1") is None
-    assert here.newest() == "another server"
+    assert here.newest() == "another process"
     here.leave()
