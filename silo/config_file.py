@@ -214,7 +214,8 @@ def _sections_by_setting(kind: type[Any]) -> dict[str, list[str]]:
 
 def _shape_mistakes(table: Table, kind: type[Any], name: str) -> Iterator[str]:
     """Sections that are no tables, and settings that are missing."""
-    for key, field in fields_of(kind).items():
+    fields = fields_of(kind)
+    for key, field in fields.items():
         inner = section_type(field)
         if inner and key in table:
             if isinstance(table[key], Mapping):
@@ -222,7 +223,10 @@ def _shape_mistakes(table: Table, kind: type[Any], name: str) -> Iterator[str]:
             else:
                 yield f"{_titled(name, key)} = {shown(table[key])}: expected a section, [{_join(name, key)}]"
         elif field.metadata.get("required") and key not in table:
-            yield f"[{name}]: missing field `{key}`"
+            needed = " and ".join(
+                f"`{key}`" for key, field in fields.items() if field.metadata.get("required")
+            )
+            yield f"[{name}]: missing field `{key}`; the section must give {needed}"
 
 
 def _value_mistakes(error: cattrs.ClassValidationError, kind: type[Any], name: str) -> Iterator[str]:
@@ -307,6 +311,10 @@ def _make_converter() -> cattrs.Converter:
     converter.register_structure_hook(str, _text)
     converter.register_structure_hook(int, _exactly(int, "an integer"))
     converter.register_structure_hook(bool, _exactly(bool, "true or false"))
+    # Its check says which texts there may be.
+    converter.register_structure_hook_func(
+        lambda kind: getattr(kind, "__origin__", None) is typing.Literal, _text
+    )
     converter.register_structure_hook_func(lambda kind: kind == str | None, _text_or_none)
     converter.register_structure_hook_func(lambda kind: kind == tuple[str, ...], _texts)
     converter.register_structure_hook_func(lambda kind: kind == dict[str, str], _options)

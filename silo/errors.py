@@ -127,6 +127,11 @@ class StoreFailed(Unavailable):
 class Fenced(Unavailable):
     """Another process has opened the shard's database; this one must stop serving it."""
 
+    def __init__(
+        self, text: str = "another process has opened this shard; this one stops serving it"
+    ) -> None:
+        super().__init__(text)
+
 
 class Corrupt(SiloError):
     """Stored bytes cannot be read or folded."""

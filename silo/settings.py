@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import tomllib
+import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from silo.config_file import (
     unread_keys,
 )
 from silo.errors import ConfigError
+from silo.storage.template import Backend, PathTemplate
 
 MIB = 1 << 20
 
@@ -230,62 +232,33 @@ class Dispatch:
     )
 
 
-_PLACEHOLDER = re.compile(r"%shard%|\{shard\}")
-_SCHEMES = {
-    "s3": ("s3",),
-    "gcs": ("gs",),
-    "url": ("s3", "gs", "az", "azure", "abfs", "file", "memory"),
-}
-BACKEND = one_of("fs", "s3", "gcs", "memory", "url")
+BACKEND = one_of(*typing.get_args(Backend))
 
 
-class Place:
-    """A template that gives each shard a place in a store.
-
-    What stands before its placeholder is common to all shards.
-    """
+class Store:
+    """What `[database]` and `[database.wal]` have in common: a store in which each shard has a place."""
 
     __slots__ = ()
-    backend: str
+    backend: Backend
     path: str
 
     @property
-    def root(self) -> str:
-        """What is common to all shards, a directory or a store's URL, without a slash at its end."""
-        return _PLACEHOLDER.split(self.path, maxsplit=1)[0].removesuffix("/") or "/"
-
-    def shard_path(self, shard_id: str) -> str:
-        """Where one shard lies below `root`."""
-        return _PLACEHOLDER.sub(shard_id, self.path).removeprefix(self.root).strip("/")
+    def template(self) -> PathTemplate:
+        """The path, read."""
+        return PathTemplate.parse(self.backend, self.path)
 
     def __attrs_post_init__(self) -> None:
-        template = "object-store database" if self.backend in _SCHEMES else "database"
-        found = _PLACEHOLDER.search(self.path)
-        if not found:
-            raise ConfigError(
-                "path: database template path must contain a shard placeholder (%shard% or {shard}), "
-                f"got: {self.path}"
-            )
-        if not self.path[: found.start()].endswith("/"):
-            raise ConfigError(
-                f"path: shard placeholder in {template} template path must be preceded by '/', got: {self.path}"
-            )
-        if self.backend in _SCHEMES:
-            self._check_url(_SCHEMES[self.backend])
-
-    def _check_url(self, schemes: tuple[str, ...]) -> None:
-        scheme, _, path = self.root.partition("://")
-        has_bucket = bool(path) or scheme in ("file", "memory")
-        if scheme not in schemes or not has_bucket:
-            expected = " or ".join(f"{scheme}://" for scheme in schemes)
-            raise ConfigError(f"path: failed to parse object store URL {self.path}: expected {expected}")
+        try:
+            PathTemplate.parse(self.backend, self.path)
+        except ConfigError as error:
+            raise ConfigError(f"path: {error}") from error
 
 
 @attrs.frozen
-class Wal(Place):
+class Wal(Store):
     """A store of its own for the write-ahead log, such as a local disk beside an object store."""
 
-    backend: str = setting(meaning="As `database.backend`.", check=BACKEND, required=True)
+    backend: Backend = setting(meaning="As `database.backend`.", check=BACKEND, required=True)
     path: str = setting(meaning="As `database.path`.", required=True)
 
 
@@ -298,10 +271,10 @@ class MemoryCache:
 
 
 @attrs.frozen
-class Database(Place):
+class Database(Store):
     """Where the shards lie and how they are written."""
 
-    backend: str = setting(
+    backend: Backend = setting(
         "fs",
         "`fs`: a local directory. `s3`, `gcs`: a bucket. `url`: any store that a URL can name. "
         "`memory`: nothing outlives the process.",

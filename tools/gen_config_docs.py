@@ -27,6 +27,7 @@ INTRODUCTION = """\
 `silo serve` needs no configuration.
 It then keeps its data in `./silo-data`, in eight shards, and listens only on this machine.
 For anything else give it a TOML file, `silo serve --config silo.toml`, with the keys that you want to change.
+A `[database]` section must give both `backend` and `path`, and so must `[database.wal]`.
 
 A value of the wrong type or out of range stops the server, and the message names file, section and key.
 A key that does not exist is ignored, so that one file can serve several versions, but the server says so
@@ -102,13 +103,16 @@ def page() -> str:
 
 
 def _section(kind: type[Any], name: str) -> str:
-    rows = [_row(field) for field in fields_of(kind).values() if not section_type(field)]
+    rows = [_row(field, name) for field in fields_of(kind).values() if not section_type(field)]
     heading = f"\n### [{name}]\n\n{kind.__doc__}\n\n"
     return heading + "| key | value | default | meaning |\n|---|---|---|---|\n" + "".join(rows)
 
 
-def _row(field: attrs.Attribute[Any]) -> str:
-    return f"| `{field.name}` | {_value(field)} | {_default(field)} | {field.metadata['meaning']} |\n"
+def _row(field: attrs.Attribute[Any], section: str) -> str:
+    default = _default(field)
+    if field.metadata["required"] and field.default is not attrs.NOTHING:
+        default = f"must be given; {default} if there is no `[{section}]`"
+    return f"| `{field.name}` | {_value(field)} | {default} | {field.metadata['meaning']} |\n"
 
 
 def _value(field: attrs.Attribute[Any]) -> str:

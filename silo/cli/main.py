@@ -14,6 +14,7 @@ import click
 import silo
 from silo.errors import ConfigError, SiloError
 from silo.settings import Loaded, Settings, describe, load
+from silo.storage.template import has_placeholder
 
 
 class Commands(click.Group):
@@ -76,13 +77,21 @@ def serve(config: str | None, data: str | None, grpc_addr: str | None) -> None:
         log.warning("%s", warning)
     for difference in describe(settings):
         log.info("%s", difference)
-    sys.exit(asyncio.run(process.serve(settings)))
+    try:
+        code = asyncio.run(process.serve(settings))
+    except SiloError as error:
+        say(error)
+        code = 1
+    except Exception:
+        log.exception("the server met a bug")
+        code = 1
+    process.leave(code)
 
 
 def _overruled(settings: Settings, *, data: str | None, grpc_addr: str | None) -> Settings:
     """The settings with what the flags say laid over them.  Raises ConfigError."""
     if data is not None:
-        if "://" in data or "%shard%" in data or "{shard}" in data:
+        if "://" in data or has_placeholder(data):
             raise ConfigError(
                 f"--data {data}: this takes a directory, without a shard placeholder; "
                 "for a bucket, set database.backend and database.path in a configuration file"
@@ -127,12 +136,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command.  Exits with 0, with 1 if it failed, or with 2 if it was called wrongly."""
     try:
         cli.main(args=list(arguments) if arguments is not None else None, prog_name="silo")
-    except ConfigError as error:
-        click.echo(f"Config error: {error}", err=True)
-        sys.exit(1)
     except SiloError as error:
-        click.echo(f"Error: {error}", err=True)
+        say(error)
         sys.exit(1)
+
+
+def say(error: SiloError) -> None:
+    """Tell a person why a command failed."""
+    click.echo(f"{'Config error' if isinstance(error, ConfigError) else 'Error'}: {error}", err=True)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import click
 
 import silo
-from silo.cli.ctl.cluster import cluster, dump_tasks, tenant
+from silo.cli.ctl.cluster import cluster, tenant
 from silo.cli.ctl.connection import Failed, Target, global_flags, pass_target
+from silo.cli.ctl.inside import dump_tasks, heap_profile, profile
 from silo.cli.ctl.jobs import job
 from silo.cli.ctl.shards import shard
 from silo.cli.ctl.sql import query
@@ -52,7 +53,7 @@ def validate_config(target: Target, config: str) -> None:
     target.show({"status": "valid", "config_path": config}, f"Config is valid: {config}")
 
 
-for command in (cluster, job, query, shard, tenant, dump_tasks):
+for command in (cluster, job, query, shard, tenant, profile, heap_profile, dump_tasks):
     cli.add_command(command)
 
 

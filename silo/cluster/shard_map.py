@@ -21,7 +21,7 @@ _FORMAT = 1
 
 
 @attrs.frozen
-class Shard:
+class MappedShard:
     """One shard as the map knows it.  `id` is canonical UUID text."""
 
     id: str
@@ -36,16 +36,16 @@ class ShardMap:
     Making one raises Corrupt if the ranges do not tile the hash line or an id occurs twice.
     """
 
-    shards: tuple[Shard, ...]
+    shards: tuple[MappedShard, ...]
     _starts: list[str] = attrs.field(init=False, eq=False, repr=False)
-    _by_id: dict[str, Shard] = attrs.field(init=False, eq=False, repr=False)
+    _by_id: dict[str, MappedShard] = attrs.field(init=False, eq=False, repr=False)
 
     @_starts.default
     def _starts_of_the_shards(self) -> list[str]:
         return [shard.range.start for shard in self.shards]
 
     @_by_id.default
-    def _shards_by_id(self) -> dict[str, Shard]:
+    def _shards_by_id(self) -> dict[str, MappedShard]:
         return {shard.id: shard for shard in self.shards}
 
     def __attrs_post_init__(self) -> None:
@@ -58,13 +58,13 @@ class ShardMap:
     @classmethod
     def initial(cls, count: int, *, created_at_ms: int, new_id: Callable[[], str]) -> ShardMap:
         """A first map: `count` new shards with equal parts of the hash line."""
-        return cls(tuple(Shard(new_id(), part, created_at_ms) for part in initial(count)))
+        return cls(tuple(MappedShard(new_id(), part, created_at_ms) for part in initial(count)))
 
-    def owner_of(self, tenant_hash: str) -> Shard:
+    def owner_of(self, tenant_hash: str) -> MappedShard:
         """The one shard whose range holds the hash (16 lower-case hex digits)."""
         return self.shards[bisect_right(self._starts, tenant_hash) - 1]
 
-    def find(self, shard_id: str) -> Shard | None:
+    def find(self, shard_id: str) -> MappedShard | None:
         """The shard with this canonical id, if there is one."""
         return self._by_id.get(shard_id)
 
@@ -87,7 +87,7 @@ class ShardMap:
             raise Corrupt(f"shard map: {type(error).__name__}: {error}") from error
 
 
-def _stored(shard: Shard) -> dict[str, Any]:
+def _stored(shard: MappedShard) -> dict[str, Any]:
     return {
         "id": shard.id,
         "start": shard.range.start,
@@ -96,6 +96,6 @@ def _stored(shard: Shard) -> dict[str, Any]:
     }
 
 
-def _read(stored: dict[str, Any]) -> Shard:
+def _read(stored: dict[str, Any]) -> MappedShard:
     bounds = HashRange(stored["start"], stored["end"])
-    return Shard(parse_shard_id(stored["id"]), bounds, int(stored["created_at_ms"]))
+    return MappedShard(parse_shard_id(stored["id"]), bounds, int(stored["created_at_ms"]))

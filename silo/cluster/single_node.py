@@ -16,7 +16,7 @@ import asyncio
 import functools
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -77,12 +77,12 @@ def beside(database: Database) -> MapStore:
     With backend `memory` it lasts as long as the process, as the shards do, and is told apart by its path.
     Raises ConfigError if the store's URL or options cannot be used.
     """
-    scheme, _, path = database.root.rpartition("://")
-    if database.backend == "fs" or scheme == "file":
-        return OnDisk(Path(path) / KEY, fsync=database.fsync)
-    if database.backend == "memory" or scheme == "memory":
-        return InObjectStore(_memory(path))
-    return InObjectStore(_object_store(database))
+    template = database.template
+    if template.kind == "fs":
+        return OnDisk(Path(template.root) / KEY, fsync=database.fsync)
+    if template.kind == "memory":
+        return InObjectStore(_memory(template.root))
+    return InObjectStore(_object_store(template.root, database.options))
 
 
 def _second_thoughts(stored_count: int, initial_shard_count: int) -> list[str]:
@@ -216,14 +216,14 @@ _CLIENT_OPTIONS = frozenset(
 )
 
 
-def _object_store(database: Database) -> ObjectStore:
+def _object_store(url: str, options: Mapping[str, str]) -> ObjectStore:
     # Which keys are right depends on the URL; obstore checks them, its types cannot.
-    config: Any = {key: value for key, value in database.options.items() if key not in _CLIENT_OPTIONS}
-    client: Any = {key: value for key, value in database.options.items() if key in _CLIENT_OPTIONS}
+    config: Any = {key: value for key, value in options.items() if key not in _CLIENT_OPTIONS}
+    client: Any = {key: value for key, value in options.items() if key in _CLIENT_OPTIONS}
     try:
-        return from_url(database.root, config=config, client_options=client)
+        return from_url(url, config=config, client_options=client)
     except (BaseError, ValueError) as error:
-        raise ConfigError(f"[database] {database.root}: {_first_line(error)}") from error
+        raise ConfigError(f"[database] {url}: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:

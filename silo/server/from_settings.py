@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from silo.settings import Database, Settings
 from silo.shard.draft import Rules
 from silo.shard.shard import ShardOptions
-from silo.storage.stores import Backend, StoreSpec
+from silo.storage.stores import StoreSpec
 
 STREAM_WINDOW_BYTES = 2 << 20
 """What a caller may send of one message before the server has read it; gRPC finds the connection's window itself."""
@@ -20,12 +20,12 @@ def store_spec(database: Database) -> StoreSpec:
     """Where the databases of all shards are."""
     wal = database.wal
     return StoreSpec(
-        backend=cast(Backend, database.backend),
+        backend=database.backend,
         path=database.path,
         options=database.options,
         # A log in a bucket of the same kind is reached with the same options; any other takes its own from the environment.
         wal=StoreSpec(
-            backend=cast(Backend, wal.backend),
+            backend=wal.backend,
             path=wal.path,
             options=database.options if wal.backend == database.backend else {},
         )
@@ -85,12 +85,13 @@ def grpc_options(settings: Settings) -> list[tuple[str, Any]]:
 
 def data_place(database: Database) -> str:
     """Where the data is, for people."""
-    return str(Path(database.root).absolute()) if database.backend == "fs" else database.root
+    template = database.template
+    return str(Path(template.root).absolute()) if template.kind == "fs" else template.root
 
 
 def durability(database: Database) -> str:
     """What an acknowledged write survives, for people."""
-    match database.backend:
+    match database.template.kind:
         case "fs" if database.fsync:
             return "fsync on"
         case "fs":

@@ -16,8 +16,8 @@ from collections.abc import Iterable
 import grpc
 
 from silo.broker.timers import run_timers
-from silo.cluster.shard_map import Shard as MappedShard
-from silo.cluster.shard_map import ShardMap
+from silo.cluster.occupancy import Occupancy
+from silo.cluster.shard_map import MappedShard, ShardMap
 from silo.cluster.single_node import beside, find_or_create
 from silo.domain.ids import Ids
 from silo.errors import ConfigError, Corrupt, Fenced, SiloError, Unavailable
@@ -25,6 +25,7 @@ from silo.server import cluster_info
 from silo.server.cluster_info import SingleNode
 from silo.server.from_settings import data_place, durability, grpc_options, shard_options, store_spec
 from silo.server.interceptors import Auth
+from silo.server.listening import why_not
 from silo.server.service import SERVICE, Silo
 from silo.server.shards import OpenShard, Shards
 from silo.server.side_services import Health, add_reflection
@@ -61,6 +62,7 @@ class Node:
         self.failed = asyncio.Event()
         self.failure: SiloError | None = None
         self._stores = store_spec(settings.database)
+        self._occupancy = Occupancy.of(settings.database)
         self._ids = Ids(os.urandom)
         self._opened: list[OpenShard] = []
         self._shards: Shards | None = None
@@ -84,6 +86,7 @@ class Node:
         self._bind()
         try:
             shard_map = await self._find_shards()
+            self._enter()
             await self._open_shards(shard_map.shards)
             self.cluster = SingleNode(self._identity(), shard_map)
             await self._serve(self.cluster)
@@ -103,10 +106,7 @@ class Node:
         try:
             port = self._server.add_insecure_port(address)
         except RuntimeError as error:
-            raise ConfigError(
-                f"cannot listen on {address}: most likely another server does already; "
-                "stop that one, or choose another address with --grpc-addr or server.grpc_addr"
-            ) from error
+            raise ConfigError(why_not(address)) from error
         self.grpc_addr = f"{address.rpartition(':')[0]}:{port}"
 
     async def _find_shards(self) -> ShardMap:
@@ -119,6 +119,19 @@ class Node:
         for warning in found.warnings:
             logger.warning("%s", warning)
         return found.shards
+
+    def _enter(self) -> None:
+        """Warn of another server that has this data.  Opening the shards takes them from it."""
+        place = data_place(self.settings.database)
+        try:
+            other = self._occupancy.enter(self.grpc_addr)
+        except OSError as error:
+            logger.warning("cannot tell whether another server is at work on %s: %s", place, error)
+            return
+        if other:
+            logger.warning(
+                "%s is at work on %s; this one takes over its shards, and it will stop", other, place
+            )
 
     async def _open_shards(self, shards: Iterable[MappedShard]) -> None:
         """Open all, a few at a time.  Raises the first error, when the others have been given up."""
@@ -184,12 +197,14 @@ class Node:
             # A shard that is corrupt has said so in the log; the others can go on without it, and a reset may revive it.
             await asyncio.sleep(WATCH_AGAIN_S)
         if not self.failed.is_set():
+            place = data_place(self.settings.database)
             logger.error(
-                "another process has opened shard %s in %s, so this one stops",
-                shard.shard_id,
-                data_place(self.settings.database),
+                "another process has opened shard %s in %s, so this one stops", shard.shard_id, place
             )
-            self.failure = shard.failure
+            self.failure = Fenced(
+                f"{self._occupancy.newest()} has taken over the shards in {place}; only one may serve them: "
+                "if that is to be this one, stop the other and start this one again"
+            )
             self.failed.set()
 
     async def _reset(self, opened: OpenShard) -> None:
@@ -231,6 +246,7 @@ class Node:
         if ending:
             await asyncio.wait(ending)
         await asyncio.gather(*(opened.shard.close() for opened in self._opened))
+        self._occupancy.leave()
 
 
 async def _open_again(shard: Shard) -> None:

@@ -10,6 +10,7 @@ from silo.domain.ids import parse_shard_id
 from silo.errors import CallFailed, Denied, Invalid, NotFound, NotSupported, SiloError, WrongState
 from silo.pb import silo_pb2 as pb
 from silo.projections.counters import NOTHING, CountRow
+from silo.server import cpu_profile
 from silo.server.cluster_info import DEFAULT_RING, Cluster, cluster_info
 from silo.server.interceptors import Context
 from silo.server.shards import OpenShard, Shards
@@ -27,11 +28,13 @@ class OperatorCalls:
 
     Attributes:
         reset_shard: wipes one shard and opens it again; None if the server is not in dev mode.
+        profiling: held while a profile is made.
     """
 
     shards: Shards
     cluster: Cluster
     reset_shard: Callable[[OpenShard], Awaitable[None]] | None
+    profiling: asyncio.Lock
 
     # --- the cluster -----------------------------------------------------------------------------------------------------
 
@@ -182,8 +185,12 @@ class OperatorCalls:
         raise NotSupported(NO_SQL)
 
     async def CpuProfile(self, request: pb.CpuProfileRequest, context: Context) -> pb.CpuProfileResponse:
-        raise NotSupported(
-            "CPU profiles are not supported by this release yet; py-spy can attach to the process"
+        seconds, frequency = cpu_profile.within_bounds(request.duration_seconds, request.frequency)
+        # Two at once would watch each other.
+        async with self.profiling:
+            profile = await cpu_profile.record(seconds=seconds, frequency=frequency)
+        return pb.CpuProfileResponse(
+            profile_data=profile.pprof, duration_seconds=seconds, samples=profile.looks
         )
 
     async def HeapProfile(self, request: pb.HeapProfileRequest, context: Context) -> pb.HeapProfileResponse:

@@ -6,7 +6,10 @@ import asyncio
 import ctypes
 import gc
 import logging
+import os
 import signal
+import sys
+from typing import NoReturn
 
 from silo.server.node import Node
 from silo.settings import Settings
@@ -44,8 +47,23 @@ async def serve(settings: Settings) -> int:
 
     logger.info("server stops")
     await node.stop()
+    if node.failure:
+        logger.error("server stopped: %s", node.failure)
+        return 1
     logger.info("server stopped")
-    return 1 if node.failure else 0
+    return 0
+
+
+def leave(code: int) -> NoReturn:
+    """End the process, now that its node has stopped.
+
+    Not by `sys.exit`: SlateDB and obstore have threads that go on, and one that calls into an interpreter which is
+    just ending aborts the process, which then ends with 134 and a core dump whatever the code should be.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _spare_memory() -> None:

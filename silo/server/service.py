@@ -11,6 +11,7 @@ names them.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -42,6 +43,7 @@ class Silo(JobCalls, WorkerCalls, OperatorCalls):
         self.shards = shards
         self.cluster = cluster
         self.reset_shard = reset_shard
+        self.profiling = asyncio.Lock()
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """The methods as gRPC wants them: one for each rpc of the proto, so none can be forgotten."""

@@ -12,14 +12,19 @@ superfluous at once.  So `rest` does three things in this order:
 
     1. pin     create a checkpoint in the database.  SlateDB keeps all files of a checkpoint's manifest.
     2. sync    fsync all files and directories of the database; the pinned manifest and its files are among
-    them. 3. unpin   delete the checkpoint of the previous round, and the WAL objects that the pinned manifest
-    has no need of.
+    them. 3. unpin   delete the checkpoints of earlier rounds, and the WAL objects that the pinned manifest has
+    no need of.
 
 Between two rounds the files of the last pinned manifest stay, however many manifests are written and
 compactions are run meanwhile, and so does every WAL object after it: SlateDB's own collector of WAL objects
 is turned off (it does not heed checkpoints, and deletes what the newest manifest does not need, durable or
 not).  Hence at every moment the disk has, durably, one manifest, its files, and the whole log after it.  How
 often a round runs decides only how much old stuff lies about.
+
+A process that was fenced learns of it late, so its round may come when its successor has pinned and deleted
+already.  It must then delete nothing that the successor counts on.  A manifest names the epoch of its writer:
+a round goes on only if nobody had opened the database anew when its manifest was pinned.  Every manifest of
+the successor is newer than that one, so what that one has no need of the successor has no need of either.
 
 If only the log is on a local disk, a round does no more than note how far the log is durable.
 
@@ -37,6 +42,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from silo.errors import Fenced, StoreFailed
 from silo.storage import powercut
 from silo.storage.ffi import generated
 
@@ -61,19 +67,25 @@ class Syncing:
         """Make all WAL objects durable that exist at the call."""
 
     async def rest(self) -> None:
-        """Make everything durable, and let go of what that makes superfluous."""
+        """Make everything durable, and let go of what that makes superfluous.  Raises Fenced."""
 
     async def stop(self) -> None:
         """Nothing runs in the background after this."""
 
 
 class LocalSyncing(Syncing):
-    """Makes one open database durable.  `home` is its directory, or None if only the log is on a local
-    disk."""
+    """Makes one open database durable.
 
-    def __init__(self, admin: Any, *, home: Path | None, wal: Path) -> None:
+    Args:
+        home: its directory, or None if only the log is on a local disk.
+        wal: the directory of the log.
+        epoch: of this opening of the database, one more than that of the one before.
+    """
+
+    def __init__(self, admin: Any, *, home: Path | None, wal: Path, epoch: int) -> None:
         self._admin = admin
         self._home = home
+        self._epoch = epoch
         self._log_files = LogFiles(wal)
         self._synced: set[str] = set()
         self._round: asyncio.Task[None] | None = None
@@ -81,6 +93,9 @@ class LocalSyncing(Syncing):
 
     async def start(self) -> None:
         manifest = await self._admin.read_manifest(None)
+        if manifest.writer_epoch != self._epoch:
+            # Which of the openings is ours, nobody tells.
+            raise StoreFailed("the store failed: several processes have opened this shard at the same moment")
         await _in_thread(lambda: self._log_files.sync_all(after=manifest.replay_after_wal_id))
         await _in_thread(lambda: _sync_directories(self._log_files.directory.parents))
         await self.rest()
@@ -94,6 +109,9 @@ class LocalSyncing(Syncing):
         try:
             await asyncio.sleep(_ROUND_S)
             await self.rest()
+        except Fenced:
+            # The database finds that out by itself and tells its owner.
+            _log.info("this process was fenced, so it forces nothing more to the disk")
         except (generated.Error, generated.InternalError, OSError) as reason:
             # Nothing is at risk, as nothing was deleted; the next write starts another round.
             _log.warning("a round of fsync failed, it will be tried again: %s", reason)
@@ -111,11 +129,15 @@ class LocalSyncing(Syncing):
                 generated.CheckpointOptions(lifetime_ms=None, source=None, name=_PIN)
             )
             manifest = await self._admin.read_manifest(pinned.manifest_id)
+            if manifest.writer_epoch != self._epoch:
+                await self._admin.delete_checkpoint(pinned.id)
+                raise Fenced
             compactions = await self._admin.read_compactions(None)
             await _in_thread(lambda: self._sync_tree(home))
             await self._record(manifest.id, compactions.id if compactions else None)
             for checkpoint in await self._admin.list_checkpoints(_PIN):
-                if checkpoint.id != pinned.id:
+                # Not what a successor has pinned meanwhile.
+                if checkpoint.manifest_id <= pinned.manifest_id and checkpoint.id != pinned.id:
                     await self._admin.delete_checkpoint(checkpoint.id)
             await _in_thread(lambda: self._log_files.delete_until(manifest.replay_after_wal_id))
 
@@ -133,7 +155,9 @@ class LocalSyncing(Syncing):
             directories += [Path(folder, name) for name in folders]
             # Objects never change once they have their name; "x#1" is one that is still being written.
             found.update(
-                os.path.join(folder, name) for name in files if "#" not in name and name != powercut.RECORD
+                os.path.join(folder, name)
+                for name in files
+                if "#" not in name and not name.startswith(powercut.RECORD)
             )
         _sync_files(found - self._synced)
         _sync_directories(directories)
@@ -144,7 +168,7 @@ class LocalSyncing(Syncing):
         record = powercut.Record(
             manifest_id=manifest_id, compactions_id=compactions_id, wal_id=self._log_files.newest
         )
-        await _in_thread(lambda: powercut.write(home, record))
+        await _in_thread(lambda: powercut.write(home, self._epoch, record))
 
 
 class LogFiles:

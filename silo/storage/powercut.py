@@ -13,6 +13,9 @@ machine was started anew since the record was written:
   are in a bucket, SlateDB deletes such objects itself, in any order and also after the recorded number.
 
 After a mere crash of the process nothing of this happens: the files are as they were written.
+
+Each opening of the database has a record of its own, named by its epoch, and the one with the highest epoch counts.  So
+a process that was fenced, does not know it yet and writes its record late cannot undo what its successor has recorded.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from silo.storage.ffi import generated
 _log = logging.getLogger(__name__)
 
 RECORD = "silo.durable"
+"""A record is called `silo.durable.<epoch>`; without an epoch, as version 0.1.0 wrote it, it is older than all others."""
 
 
 def boot_id() -> str:
@@ -53,32 +57,41 @@ class Record:
     boot_id: str = attrs.field(factory=boot_id)
 
 
-def write(home: Path, record: Record) -> None:
-    """Replace the record, durably and at once."""
-    draft = home / f"{RECORD}.new"
+def write(home: Path, epoch: int, record: Record) -> None:
+    """Replace the record of this opening, durably and at once, and remove those of earlier ones."""
+    path = home / f"{RECORD}.{epoch}"
+    draft = path.with_name(f"{path.name}.new")
     with open(draft, "w") as file:
         json.dump(attrs.asdict(record), file)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(draft, home / RECORD)
+    os.replace(draft, path)
     handle = os.open(home, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+    for earlier, outdated in _records(home):
+        if earlier < epoch:
+            outdated.unlink(missing_ok=True)
 
 
 def read(home: Path) -> Record | None:
-    """None if there is no record: the database is new, or was never written with fsync."""
-    try:
-        return Record(**json.loads((home / RECORD).read_text()))
-    except FileNotFoundError:
-        return None
+    """The record that counts.  None if there is none: the database is new, or was never written with fsync."""
+    newest = max(_records(home), default=None)
+    return None if newest is None else Record(**json.loads(newest[1].read_text()))
 
 
 def forget(home: Path) -> None:
-    """From now on nobody keeps the promises of the record: the database is used without fsync."""
-    (home / RECORD).unlink(missing_ok=True)
+    """From now on nobody keeps the promises of the records: the database is used without fsync, or is a new one."""
+    for _, path in _records(home):
+        path.unlink(missing_ok=True)
+
+
+def _records(home: Path) -> list[tuple[int, Path]]:
+    """All records with their epochs, in no order."""
+    named = ((path.name.removeprefix(RECORD).removeprefix("."), path) for path in home.glob(f"{RECORD}*"))
+    return [(int(epoch or 0), path) for epoch, path in named if epoch.isdigit() or not epoch]
 
 
 async def clear_away(home: Path, wal: Path, admin: Any, log_reader: Any) -> None:

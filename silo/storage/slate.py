@@ -229,7 +229,7 @@ class SlateDatabase(_SlateReader):
             raise again(self._failure)
         closed = self._db.status().close_reason
         if closed is generated.CloseReason.FENCED:
-            raise again(self._break(_fenced()))
+            raise again(self._break(Fenced()))
         if closed is not None:
             raise again(
                 self._break(StoreFailed(f"the store failed: the database closed itself ({closed.name})"))
@@ -276,6 +276,8 @@ class SlateDatabase(_SlateReader):
         try:
             async with asyncio.timeout(_FLUSH_TIMEOUT_S):
                 return await call
+        except Fenced as fenced:
+            raise again(self._break(fenced)) from fenced
         except Failures as reason:
             raise self._failed_read(reason) from reason
 
@@ -326,14 +328,10 @@ def named(reason: BaseException) -> SiloError:
     text = str(getattr(reason, "message", reason)) or type(reason).__name__
     match reason:
         case generated.Error.Closed(reason=generated.CloseReason.FENCED):
-            return _fenced()
+            return Fenced()
         case generated.Error.Invalid():
             return ConfigError(text)
         case generated.Error.Data() if "not found" not in text.lower():
             return Corrupt(f"the database cannot be read: {text}")
         case _:
             return StoreFailed(f"the store failed: {text}")
-
-
-def _fenced() -> Fenced:
-    return Fenced("another process has opened this shard; this one stops serving it")

@@ -17,7 +17,7 @@ import re
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import attrs
 
@@ -27,8 +27,7 @@ from silo.storage.ffi import generated
 from silo.storage.fsync import LocalSyncing, Syncing
 from silo.storage.settings import merged, settings
 from silo.storage.slate import Failures, SlateDatabase, named
-
-Backend = Literal["fs", "memory", "s3", "gcs", "azure", "url"]
+from silo.storage.template import Backend, PathTemplate, filled_in
 
 
 @attrs.frozen(kw_only=True)
@@ -37,8 +36,7 @@ class StoreSpec:
 
     backend: Backend
     path: str
-    """A directory, a URL (s3://bucket/silo/%shard%), or a path in the bucket that `options` or the
-    environment names. Contains %shard% or {shard}, after a slash."""
+    """The template of a directory or a URL (s3://bucket/silo/%shard%), see template.py."""
     options: Mapping[str, str] = attrs.field(factory=dict)
     """Settings of the object store (endpoint, region, ...), over those of the environment (AWS_ACCESS_KEY_ID,
     ...)."""
@@ -76,7 +74,7 @@ async def open_database(spec: StoreSpec, shard: str) -> SlateDatabase:
         raise named(reason) from reason
 
 
-async def _opened(spec: StoreSpec, shard: str, places: Places) -> SlateDatabase:
+async def _opened(spec: StoreSpec, shard: str, places: ShardPlaces) -> SlateDatabase:
     if places.synced_log and places.record_home:
         await powercut.clear_away(places.record_home, places.synced_log, _admin(places), _log_reader(places))
     elif places.record_home:
@@ -101,12 +99,18 @@ async def _opened(spec: StoreSpec, shard: str, places: Places) -> SlateDatabase:
     return database
 
 
-async def _built_database(spec: StoreSpec, shard: str, places: Places) -> SlateDatabase:
+async def _built_database(spec: StoreSpec, shard: str, places: ShardPlaces) -> SlateDatabase:
     builder = generated.DbBuilder(places.main.name, places.main.store)
     overrides = _expanded(spec.slatedb, shard)
     syncing = Syncing()
-    if places.synced_log:
-        syncing = LocalSyncing(_admin(places), home=places.main.directory, wal=places.synced_log)
+    if places.synced_log and places.record_home:
+        admin = _admin(places)
+        before = await admin.read_manifest(None)
+        if before is None:
+            # What an earlier database left here would count for more than what this one records.
+            powercut.forget(places.record_home)
+        epoch = before.writer_epoch + 1 if before else 1
+        syncing = LocalSyncing(admin, home=places.main.directory, wal=places.synced_log, epoch=epoch)
         if places.main.directory:
             # LocalSyncing deletes WAL objects itself, when it is safe to.
             overrides = merged(overrides, {"garbage_collector_options": {"wal_options": None}})
@@ -137,11 +141,11 @@ async def delete_database(spec: StoreSpec, shard: str) -> None:
 
 
 @attrs.frozen
-class Place:
+class ShardPlace:
     """One shard's part of an object store."""
 
     root: str
-    """The directory or the URL of the bucket; "" for the bucket that options and environment name."""
+    """The directory or the URL of the bucket."""
     name: str
     """The path of the database in it."""
     store: Any
@@ -154,11 +158,11 @@ class Place:
 
 
 @attrs.frozen
-class Places:
+class ShardPlaces:
     """Where one shard's tree and log are."""
 
-    main: Place
-    wal: Place | None
+    main: ShardPlace
+    wal: ShardPlace | None
     """The log's, if it has a store of its own."""
     synced_log: Path | None
     """The directory of the WAL objects, if we make them durable."""
@@ -169,7 +173,7 @@ class Places:
         return self.main.directory or (self.wal or self.main).directory
 
 
-def locate(spec: StoreSpec, shard: str) -> Places:
+def locate(spec: StoreSpec, shard: str) -> ShardPlaces:
     """The shard's places in the configured stores.  Raises ConfigError if there can be none, StoreFailed if a
     directory cannot be made."""
     if not _SHARD.fullmatch(shard):
@@ -189,20 +193,10 @@ def locate(spec: StoreSpec, shard: str) -> Places:
         raise ConfigError(
             "database.wal must be on a local disk too if database.backend is fs and database.fsync is on"
         )
-    return Places(main, wal, log.directory / "wal" if spec.fsync and log.directory else None)
+    return ShardPlaces(main, wal, log.directory / "wal" if spec.fsync and log.directory else None)
 
 
-_PLACEHOLDER = re.compile(r"%shard%|\{shard\}")
 _SHARD = re.compile(r"[A-Za-z0-9_-]+")
-_SCHEMES = {
-    "file": "fs",
-    "memory": "memory",
-    "s3": "s3",
-    "gs": "gcs",
-    "az": "azure",
-    "azure": "azure",
-    "abfs": "azure",
-}
 _TYPES = {
     "s3": generated.ObjectStoreType.S3,
     "gcs": generated.ObjectStoreType.GCS,
@@ -210,56 +204,16 @@ _TYPES = {
 }
 
 
-def _place(spec: StoreSpec, shard: str, section: str) -> Place:
-    backend, template = _backend(spec, section)
-    url, scheme_end, path = template.rpartition("://")
-    if backend in _TYPES and scheme_end:
-        bucket, _, path = path.partition("/")
-        root, path = f"{url}://{bucket}", "/" + path
-    else:
-        root = ""
-
-    found = _PLACEHOLDER.search(path)
-    what = "object-store database" if backend in _TYPES else "database"
-    if section == "database.wal":
-        what += " WAL"
-    if found is None:
-        raise ConfigError(
-            f"{what} template path must contain a shard placeholder (%shard% or {{shard}}), got: {spec.path}"
-        )
-    if path[: found.start()][-1:] != "/" and (found.start() > 0 or backend not in _TYPES):
-        raise ConfigError(
-            f"shard placeholder in {what} template path must be preceded by '/', got: {spec.path}"
-        )
-
-    if backend in _TYPES:
-        return Place(
-            root,
-            _PLACEHOLDER.sub(shard, path).strip("/"),
-            _remote(backend, root, spec.options, section),
-            None,
-            True,
-        )
-    root, name = path[: found.start()], _PLACEHOLDER.sub(shard, path[found.start() :]).strip("/")
-    if backend == "memory":
-        return Place(f"memory://{root}", name, _memory(root), None, False)
-    root = os.path.abspath(root)
-    return Place(root, name, _local(root, section), Path(root, name), False)
-
-
-def _backend(spec: StoreSpec, section: str) -> tuple[str, str]:
-    """The backend and its template; `url` is a way to write one of the others."""
-    if spec.backend != "url":
-        if spec.backend not in (*_TYPES, "fs", "memory"):
-            raise ConfigError(
-                f"{section}.backend must be fs, memory, s3, gcs, azure or url, got: {spec.backend}"
-            )
-        return spec.backend, spec.path
-    scheme, separator, path = spec.path.partition("://")
-    backend = _SCHEMES.get(scheme)
-    if not separator or backend is None:
-        raise ConfigError(f"failed to parse object store URL {spec.path}: use one of {', '.join(_SCHEMES)}")
-    return backend, spec.path if backend in _TYPES else path
+def _place(spec: StoreSpec, shard: str, section: str) -> ShardPlace:
+    template = PathTemplate.parse(spec.backend, spec.path)
+    name = filled_in(template.own, shard).strip("/")
+    if template.is_remote:
+        store = _remote(template, spec.options, section)
+        return ShardPlace(template.bucket, (template.common + name).strip("/"), store, None, True)
+    if template.kind == "memory":
+        return ShardPlace(f"memory://{template.common}", name, _memory(template.common), None, False)
+    root = os.path.abspath(template.common)
+    return ShardPlace(root, name, _local(root, section), Path(root, name), False)
 
 
 def _local(root: str, section: str) -> Any:
@@ -280,10 +234,9 @@ def _memory(root: str) -> Any:
     return generated.ObjectStore.resolve("memory:///")
 
 
-def _remote(backend: str, root: str, options: Mapping[str, str], section: str) -> Any:
-    builder = generated.ObjectStoreBuilder.from_env(_TYPES[backend])
-    if root:
-        builder.with_url(root)
+def _remote(template: PathTemplate, options: Mapping[str, str], section: str) -> Any:
+    builder = generated.ObjectStoreBuilder.from_env(_TYPES[template.kind])
+    builder.with_url(template.bucket)
     for key, value in options.items():
         try:
             builder.with_config(key, str(value))
@@ -299,14 +252,14 @@ def _built(builder: Any, section: str) -> Any:
         raise ConfigError(f"{section}: {getattr(reason, 'message', reason)}") from reason
 
 
-def _admin(places: Places) -> Any:
+def _admin(places: ShardPlaces) -> Any:
     builder = generated.AdminBuilder(places.main.name, places.main.store)
     if places.wal:
         builder.with_wal_object_store(places.wal.store)
     return builder.build()
 
 
-def _log_reader(places: Places) -> Any:
+def _log_reader(places: ShardPlaces) -> Any:
     reader, main = generated.SlateDbWalReader, places.main
     if places.wal:
         return reader.with_wal_object_store(main.name, main.store, places.wal.store)
@@ -317,7 +270,7 @@ def _expanded(value: Any, shard: str) -> Any:
     """SlateDB settings may name the shard too, as the folder of a disk cache must."""
     if isinstance(value, Mapping):
         return {key: _expanded(inner, shard) for key, inner in value.items()}
-    return _PLACEHOLDER.sub(shard, value) if isinstance(value, str) else value
+    return filled_in(value, shard) if isinstance(value, str) else value
 
 
 _cache_scopes = itertools.count(1)
@@ -334,7 +287,7 @@ def _block_cache(size: int) -> Any:
 _WAL_KEY = b"\x00silo wal store"
 
 
-async def _recorded_wal(place: Place) -> str | None:
+async def _recorded_wal(place: ShardPlace) -> str | None:
     """What is recorded, "" if the log is in the main store; None if the shard does not exist or was never
     quite created, in which case nothing was acknowledged yet."""
     builder = generated.DbReaderBuilder(place.name, place.store)

@@ -66,11 +66,32 @@ def test_a_server_that_finds_its_port_taken_says_what_to_do(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_server_whose_data_another_one_takes_stops_with_an_error(tmp_path):
+def test_two_servers_on_the_same_data_both_say_what_happens_and_the_older_one_stops(tmp_path):
     where = ("--data", tmp_path, "--grpc-addr", "127.0.0.1:0")
-    with serving(*where) as first, serving(*where):
+    with serving(*where) as first, serving(*where) as second:
+        assert f"another server (pid {first.pid}, gRPC on {address_of(first)}) is at work on" in second.said
+        assert "is at work on" not in first.said
         assert first.wait(IN_S) == 1
-        assert "another process has opened shard" in first.stderr.read()
+        said = first.stderr.read()
+        assert "another process has opened shard" in said
+        assert said.splitlines()[-1].endswith(
+            f"server stopped: another server (pid {second.pid}, gRPC on {address_of(second)}) has taken over the shards "
+            f"in {tmp_path}; only one may serve them: if that is to be this one, stop the other and start this one again"
+        )
+        assert second.poll() is None
+
+
+def test_a_server_that_was_killed_is_not_at_work(tmp_path):
+    where = ("--data", tmp_path, "--grpc-addr", "127.0.0.1:0")
+    with serving(*where) as first:
+        first.kill()
+        first.wait(IN_S)
+    with serving(*where) as second:
+        assert "is at work on" not in second.said
+
+
+def address_of(server):
+    return re.search(r"gRPC on ([\d.:]+),", server.said)[1]
 
 
 def test_a_server_whose_data_cannot_be_written_says_so(tmp_path):
@@ -81,6 +102,36 @@ def test_a_server_whose_data_cannot_be_written_says_so(tmp_path):
     assert "Error: " in failed.stderr.splitlines()[-1]
     assert str(place) in failed.stderr
     assert "Traceback" not in failed.stderr
+
+
+BUCKET = """
+[server]
+grpc_addr = "127.0.0.1:0"
+[database]
+backend = "s3"
+path = "s3://bucket/silo/%shard%"
+options = {{ endpoint = "http://{endpoint}", region = "r", access_key_id = "k", secret_access_key = "s", allow_http = true }}
+"""
+
+
+@pytest.mark.slow
+def test_a_server_whose_bucket_does_not_answer_ends_with_1_and_says_why(tmp_path):
+    """Several, as about every second one was aborted by a thread of the store when the interpreter ended."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+    config = tmp_path / "silo.toml"
+    config.write_text(BUCKET.format(endpoint=endpoint))
+    command = [sys.executable, "-m", "silo.cli.main", "serve", "-c", str(config)]
+    started = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(6)]
+    try:
+        said = [process.communicate(timeout=IN_S)[1] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [1] * 6
+    for text in said:
+        assert text.splitlines()[-1].startswith("Error: shard map cluster/shard-map.json: ")
+        assert endpoint in text
 
 
 def test_data_on_the_command_line_must_fit_the_file(tmp_path):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import socket
 
+import msgpack
 import pytest
 
 from silo.cli import siloctl
 from silo.cli.ctl.sql import as_text
+from silo.cli.ctl.texts import moment
+from silo.pb import pprof_pb2 as pprof
 from silo.pb import silo_pb2 as pb
 from tests.server.running import running_node
 from tests.serving import run
@@ -134,14 +138,84 @@ def test_a_tenant_and_a_token_are_passed_on(ctl):
         request = pb.EnqueueRequest(shard=shard, id="j1", task_group="g", tenant="acme")
         await node.call("Enqueue", request, token)
         get = ("job", "get", shard, "j1")
-        assert "missing authorization header" in (await beside(ctl, node, *get)).err
+        nobody = await beside(ctl, node, *get)
+        assert 'message: "missing authorization header"\nHint: this server wants a token' in nobody.err
+        assert "Hint: the token in" in (await beside(ctl, node, "--auth-token", "x", *get)).err
         flags = ("--auth-token", "secret")
-        assert "tenant id required" in (await beside(ctl, node, *flags, *get)).err
+        unnamed = await beside(ctl, node, *flags, *get)
+        assert 'message: "tenant id required"\nHint: ' in unnamed.err
+        assert "--tenant" in unnamed.err
         assert (await beside(ctl, node, *flags, *get, "-t", "acme")).code == 0
         found = (await beside(ctl, node, *flags, "tenant", "locate", "acme", "--json")).values
         assert found["shard_id"] == shard
 
     against_a_node(story, shards=3, tenancy=True, auth_token="secret")
+
+
+def test_a_token_in_the_environment_counts_less_than_a_flag(ctl, monkeypatch):
+    monkeypatch.setenv("SILO_AUTH_TOKEN", "secret")
+
+    async def story(node):
+        info = ("cluster", "info")
+        assert (await beside(ctl, node, *info)).code == 0
+        for wrong in (("--auth-token", "x", *info), (*info, "--auth-token", "x")):
+            assert "invalid auth token" in (await beside(ctl, node, *wrong)).err
+        monkeypatch.setenv("SILO_AUTH_TOKEN", "x")
+        assert (await beside(ctl, node, "--auth-token", "secret", *info)).code == 0
+
+    against_a_node(story, auth_token="secret")
+
+
+def test_a_tenant_that_belongs_elsewhere_or_nowhere_has_a_way_out(ctl):
+    async def elsewhere(node):
+        lost = await beside(ctl, node, "job", "get", node.shard_of("tenant-a"), "j1", "-t", "tenant-b")
+        assert "is not within shard" in lost.err
+        assert "Hint: `siloctl tenant locate tenant-b` tells" in lost.err
+
+    async def nowhere(node):
+        lost = await beside(ctl, node, "job", "get", node.shard, "j1", "-t", "acme")
+        assert lost.err.endswith(
+            "Hint: this server has no tenants (its tenancy.enabled is false): leave out --tenant\n"
+        )
+
+    against_a_node(elsewhere, shards=2, tenancy=True)
+    against_a_node(nowhere)
+
+
+def test_attempts_are_shown_with_their_times_and_errors(ctl):
+    errors = [msgpack.packb({"message": "no such user", "code": 404}), b"\xc1", b""]
+
+    async def story(node):
+        policy = pb.RetryPolicy(retry_count=3, initial_interval_ms=0, backoff_factor=1)
+        await enqueue(node, retry_policy=policy)
+        untried = await beside(ctl, node, "job", "get", node.shard, "j1", "--attempts")
+        assert "No attempt yet" in untried.out
+        assert "- (to start at once)" in untried.out
+        for data in errors:
+            await fail(node, pb.Failure(code="BAD", data=pb.SerializedBytes(msgpack=data)))
+        get = ("job", "get", node.shard, "j1", "--attempts")
+        values = (await beside(ctl, node, "--json", *get)).values["attempts"]
+        assert [(one["error_code"], one["error_data"], one["error_data_hex"]) for one in values] == [
+            ("BAD", {"message": "no such user", "code": 404}, errors[0].hex()),
+            ("BAD", None, "c1"),
+            ("BAD", None, ""),
+        ]
+        text = (await beside(ctl, node, *get)).out
+        assert "Attempt 1\n" in text
+        assert '  Error Code:     BAD\n  Error Data:     {"message": "no such user", "code": 404}\n' in text
+        assert "  Error Data:     c1\n" in text
+        assert f"  Started:        {moment(values[0]['started_at_ms'])}\n" in text
+        assert f"  Finished:       {moment(values[0]['finished_at_ms'])}\n" in text
+
+    against_a_node(story)
+
+
+async def fail(node, failure):
+    request = pb.LeaseTaskRequest(shard=node.shard, id="j1", worker_id="w")
+    task = (await node.call("LeaseTask", request)).task
+    await node.call(
+        "ReportOutcome", pb.ReportOutcomeRequest(shard=node.shard, task_id=task.id, failure=failure)
+    )
 
 
 def test_a_shard_is_looked_after(ctl):
@@ -180,7 +254,10 @@ def test_a_split_needs_one_place(ctl, selectors, text):
 def test_an_unknown_shard_is_not_found(ctl):
     async def story(node):
         failed = await beside(ctl, node, "job", "get", "0", "j1")
-        assert (failed.code, failed.err) == (1, "Error: shard '0' not found in cluster\n")
+        assert failed.code == 1
+        assert failed.err.startswith(
+            "Error: shard '0' not found in cluster\nHint: `siloctl cluster info` lists"
+        )
 
     against_a_node(story)
 
@@ -201,12 +278,48 @@ def test_tasks_are_dumped(ctl):
     against_a_node(story)
 
 
+@pytest.mark.parametrize(("asked", "written"), [("busy", "busy.pb.gz"), ("busy.pb", "busy.pb")])
+def test_a_cpu_profile_is_saved_for_pprof(ctl, tmp_path, asked, written):
+    async def story(node):
+        told = await beside(ctl, node, "--json", "profile", "-d", "1", "-o", str(tmp_path / asked))
+        path = tmp_path / written
+        assert told.values["output_file"] == str(path)
+        assert (told.values["status"], told.values["duration_seconds"]) == ("completed", 1)
+        content = path.read_bytes()
+        profile = gzip.decompress(content) if written.endswith(".gz") else content
+        assert len(profile) == told.values["profile_bytes"]
+        looks = sum(sample.value[0] for sample in pprof.Profile.FromString(profile).sample)
+        assert looks == told.values["samples"]
+        text = (await beside(ctl, node, "profile", "-d", "1", "-o", str(path))).out
+        assert f"Profile saved to: {path}\n" in text
+        assert f"go tool pprof -top {path}" in text
+
+    against_a_node(story)
+
+
+def test_a_profile_without_a_directory_for_it_is_not_made(ctl, tmp_path):
+    failed = ctl("profile", "-o", str(tmp_path / "none" / "x"))
+    assert (failed.code, failed.out) == (1, "")
+    assert f"there is no directory {tmp_path}/none" in failed.err
+
+
+def test_a_heap_profile_says_that_there_is_none(ctl, tmp_path):
+    async def story(node):
+        failed = await beside(ctl, node, "heap-profile", "-o", str(tmp_path / "x.heap"))
+        assert failed.code == 1
+        assert "heap profiling is not enabled in the allocator" in failed.err
+        assert list(tmp_path.iterdir()) == []
+
+    against_a_node(story)
+
+
 def test_a_server_that_is_not_there_is_an_error_with_a_way_out(ctl):
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     failed = ctl("-a", address, "cluster", "info")
     assert failed.code == 1
     assert failed.err.startswith("Error: status: Unavailable")
+    assert f"Hint: no server answers at {address}: start one with `silo serve`" in failed.err
     assert "--address" in failed.err
 
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from silo.cluster.ranges import HashRange
-from silo.cluster.shard_map import Shard, ShardMap
+from silo.cluster.shard_map import MappedShard, ShardMap
 from silo.domain.ids import Ids
 from silo.domain.tenants import DEFAULT_TENANT, tenant_hash
 from silo.errors import Corrupt
@@ -80,12 +80,12 @@ def test_a_map_that_leaves_tenants_without_an_owner_cannot_be_made(
     ids = map(str, itertools.count())
 
     with pytest.raises(Corrupt, match=re.escape(flaw)):
-        ShardMap(tuple(Shard(next(ids), part, 0) for part in ranges))
+        ShardMap(tuple(MappedShard(next(ids), part, 0) for part in ranges))
 
 
 def test_a_map_that_names_a_shard_twice_cannot_be_made() -> None:
     with pytest.raises(Corrupt, match="a shard id occurs twice"):
-        ShardMap((Shard("a", HashRange("", HALF), 0), Shard("a", HashRange(HALF, ""), 0)))
+        ShardMap((MappedShard("a", HashRange("", HALF), 0), MappedShard("a", HashRange(HALF, ""), 0)))
 
 
 @given(st.integers(1, 50), st.integers(0, 1_000))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 
 import pytest
 from grpc import StatusCode
 
+from silo.pb import pprof_pb2 as pprof
 from silo.pb import silo_pb2 as pb
 from silo.settings import Coordination
 from tests.conformance.client import NIL, data
@@ -223,6 +225,27 @@ def test_the_server_tells_what_its_tasks_wait_for(silo):
     assert "DumpTasks" in reply.dump
 
 
+def test_a_cpu_profile_is_one_that_pprof_reads(silo):
+    reply = silo.call("CpuProfile", duration_seconds=1)
+    profile = pprof.Profile.FromString(reply.profile_data)
+
+    assert reply.duration_seconds == 1
+    assert reply.samples == sum(sample.value[0] for sample in profile.sample)
+    assert profile.period == 10_000_000
+    assert "silo.server.cpu_profile.Sampler.run" in profile.string_table
+
+
+def test_profiles_are_made_one_after_the_other(silo):
+    async def ask_twice():
+        request = silo.request("CpuProfile", duration_seconds=1)
+        return await asyncio.gather(*(silo.node.call("CpuProfile", request) for _ in range(2)))
+
+    made = [pprof.Profile.FromString(reply.profile_data) for reply in silo.nodes.run(ask_twice())]
+    first, second = sorted(made, key=lambda profile: profile.time_nanos)
+
+    assert first.time_nanos + first.duration_nanos <= second.time_nanos
+
+
 def test_there_are_no_heap_profiles(silo):
     text = "heap profiling is not enabled in the allocator"
     assert silo.refusal("HeapProfile", duration_seconds=1) == (WRONG_STATE, text)
@@ -234,7 +257,3 @@ def test_there_are_no_heap_profiles(silo):
 @pytest.mark.parametrize("rpc", ["Query", "QueryArrow"])
 def test_there_is_no_sql_yet(silo, rpc):
     assert silo.refusal(rpc, sql="SELECT 1").code is UNIMPLEMENTED
-
-
-def test_there_are_no_cpu_profiles_yet(silo):
-    assert silo.refusal("CpuProfile").code is UNIMPLEMENTED

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from silo.errors import StoreFailed
+from silo.errors import Fenced, StoreFailed
 from silo.storage import fsync, powercut, slate
-from silo.storage.stores import StoreSpec, open_database
+from silo.storage.stores import StoreSpec, delete_database, open_database
 
 # Small files and eager background work: many manifests, compactions and collections in a short test.
 BUSY = {
@@ -375,7 +375,7 @@ def test_the_record_keeps_up_with_a_log_beside_a_bucket(tmp_path, monkeypatch):
 
     async def write():
         database = await open_database(in_a_bucket(tmp_path), "s1")
-        [record] = tmp_path.rglob(powercut.RECORD)
+        [record] = tmp_path.rglob(f"{powercut.RECORD}.*")
         before = powercut.read(record.parent).wal_id
         await put(database, b"k")
         await asyncio.wait([database._syncing._round])
@@ -383,3 +383,140 @@ def test_the_record_keeps_up_with_a_log_beside_a_bucket(tmp_path, monkeypatch):
         await database.close()
 
     run(write())
+
+
+# ---- a process that was fenced and does not know it yet
+
+
+class Held:
+    """Holds one coroutine function up: it waits at its beginning until it is let go."""
+
+    def __init__(self, wrapped) -> None:
+        self.arrived, self.go_on = asyncio.Event(), asyncio.Event()
+        self._wrapped = wrapped
+
+    async def __call__(self, *arguments):
+        self.arrived.set()
+        await self.go_on.wait()
+        return await self._wrapped(*arguments)
+
+
+class HeldAdmin:
+    """The administration of a database, held up at one of its calls."""
+
+    def __init__(self, admin, step: str) -> None:
+        self._admin = admin
+        self.held = Held(getattr(admin, step))
+        setattr(self, step, self.held)
+
+    def __getattr__(self, name):
+        return getattr(self._admin, name)
+
+
+# What its last round is about to do when the successor opens the database.
+STEPS = ["create_detached_checkpoint", "read_manifest", "_record", "list_checkpoints"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_the_last_round_of_a_fenced_process_undoes_nothing(tmp_path, monkeypatch, step):
+    monkeypatch.setattr(fsync, "_WAL_MIN_AGE_S", -1)
+    where = spec(tmp_path)
+
+    async def take_over():
+        stale = await open_database(where, "s1")
+        await put(stale, b"old")
+        syncing = stale._syncing
+        if step == "_record":
+            held = syncing._record = Held(syncing._record)
+        else:
+            syncing._admin = HeldAdmin(syncing._admin, step)
+            held = syncing._admin.held
+        last_round = asyncio.create_task(syncing.rest())
+        await held.arrived.wait()
+
+        fresh = await open_database(where, "s1")
+        await put(fresh, b"new")
+        # Now the tree has both rows, durably, and the log has neither.
+        await fresh.flush()
+        held.go_on.set()
+        await asyncio.wait([last_round])
+        assert isinstance(last_round.exception(), Fenced | None)
+        pins = await fresh._admin.list_checkpoints(fsync._PIN)
+        record = powercut.read(tmp_path / "main/s1")
+        assert record.manifest_id in [pin.manifest_id for pin in pins]
+        await stale.abandon()
+        await fresh.abandon()
+
+        monkeypatch.setattr(powercut, "boot_id", lambda: "another boot")
+        database = await open_database(where, "s1")
+        assert [key for key, _ in await database.scan(b"a", b"z", limit=9)] == [b"new", b"old"]
+        await database.close()
+
+    run(take_over())
+
+
+def test_a_process_that_was_fenced_is_told_so_when_it_flushes(tmp_path):
+    async def flush():
+        stale = await open_database(spec(tmp_path), "s1")
+        fresh = await open_database(spec(tmp_path), "s1")
+        with pytest.raises(Fenced):
+            await stale.flush()
+        with pytest.raises(Fenced):
+            stale.check()
+        await stale.abandon()
+        await fresh.close()
+
+    run(flush())
+
+
+def test_of_several_records_that_of_the_last_opening_counts(tmp_path):
+    def record(wal_id):
+        return powercut.Record(manifest_id=None, compactions_id=None, wal_id=wal_id)
+
+    powercut.write(tmp_path, 9, record(90))
+    powercut.write(tmp_path, 10, record(100))
+    assert [path.name for path in tmp_path.iterdir()] == ["silo.durable.10"]
+    powercut.write(tmp_path, 9, record(95))
+    assert powercut.read(tmp_path) == record(100)
+    powercut.forget(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_record_without_an_epoch_counts_until_there_is_another(tmp_path):
+    old = powercut.Record(manifest_id=1, compactions_id=None, wal_id=1)
+    powercut.write(tmp_path, 0, old)
+    (tmp_path / "silo.durable.0").rename(tmp_path / "silo.durable")
+    assert powercut.read(tmp_path) == old
+    powercut.write(tmp_path, 1, powercut.Record(manifest_id=2, compactions_id=None, wal_id=2))
+    assert [path.name for path in tmp_path.iterdir()] == ["silo.durable.1"]
+
+
+@pytest.mark.parametrize("beside_a_bucket", [False, True])
+def test_a_new_database_does_not_trust_the_record_of_one_that_was_deleted(tmp_path, beside_a_bucket):
+    async def make_anew():
+        where = (in_a_bucket if beside_a_bucket else spec)(tmp_path)
+        for _ in range(3):
+            await (await open_database(where, "s1")).close()
+        await delete_database(where, "s1")
+        database = await open_database(where, "s1")
+        [record] = tmp_path.rglob(f"{powercut.RECORD}*")
+        assert record.name == "silo.durable.1"
+        await database.close()
+
+    run(make_anew())
+
+
+def test_an_opening_that_cannot_tell_its_epoch_gives_up(tmp_path, monkeypatch):
+    async def open_at_once():
+        built = fsync.LocalSyncing.start
+
+        async def after_another_one(self):
+            monkeypatch.setattr(fsync.LocalSyncing, "start", built)
+            await open_database(spec(tmp_path), "s1")
+            await self.start()
+
+        monkeypatch.setattr(fsync.LocalSyncing, "start", after_another_one)
+        with pytest.raises(StoreFailed, match="several processes have opened this shard at the same moment"):
+            await open_database(spec(tmp_path), "s1")
+
+    run(open_at_once())

@@ -1,12 +1,12 @@
-"""`siloctl cluster`, `siloctl tenant` and `siloctl dump-tasks`: what is where, and what it is doing."""
+"""`siloctl cluster` and `siloctl tenant`: what is where."""
 
 from __future__ import annotations
 
 import click
 
-from silo.cli.ctl.connection import Failed, Target, global_flags, pass_target, range_text, table
+from silo.cli.ctl.connection import Failed, Target, global_flags, pass_target, range_text
+from silo.cli.ctl.texts import table
 from silo.domain.tenants import tenant_hash
-from silo.pb import silo_pb2 as pb
 
 
 @click.group()
@@ -91,16 +91,4 @@ def locate(target: Target, tenant_id: str) -> None:
         f"  Node ID:     {owner.node_id or '-'}\n"
         f"  gRPC Addr:   {owner.grpc_addr or '-'}\n"
         f"  Shard Range: {range_text(owner)}",
-    )
-
-
-@click.command("dump-tasks")
-@global_flags
-@pass_target
-def dump_tasks(target: Target) -> None:
-    """Show what every asyncio task of the connected node is waiting for."""
-    reply = target.connect().call("DumpTasks", pb.DumpTasksRequest())
-    target.show(
-        {"task_count": reply.task_count, "dump": reply.dump},
-        f"Async Task Dump ({reply.task_count} tasks)\n\n{reply.dump}",
     )

@@ -8,9 +8,11 @@ from typing import Any, TypeVar
 
 import click
 import grpc
+from click.core import ParameterSource
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from silo.cli.ctl.hints import FIND_SHARDS, way_out
 from silo.pb import silo_pb2 as pb
 from silo.server.statuses import in_words
 
@@ -21,7 +23,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Failed(click.ClickException):
-    """The command could not be carried out: `Error: <text>` on standard error, exit code 1."""
+    """The command could not be carried out: `Error: <text>` on standard error, below it the way out; exit code 1."""
+
+    def __init__(self, text: str, *, hint: str = "") -> None:
+        super().__init__(f"{text}\nHint: {hint}" if hint else text)
 
 
 class Target:
@@ -49,8 +54,12 @@ class Target:
 
 def _kept(context: click.Context, option: click.Parameter, value: Any) -> None:
     # A flag may stand before the command, behind it, or in both places; what is not given does not undo what is.
-    if value not in (None, False):
-        setattr(context.find_root().ensure_object(Target), str(option.name), value)
+    if value in (None, False):
+        return
+    name, target = str(option.name), context.find_root().ensure_object(Target)
+    # The variable is looked at in both places, too, and counts less than a flag in either.
+    if context.get_parameter_source(name) is not ParameterSource.ENVIRONMENT or not getattr(target, name):
+        setattr(target, name, value)
 
 
 def global_flags(function: Function) -> Function:
@@ -75,10 +84,11 @@ pass_target = click.make_pass_decorator(Target, ensure=True)
 
 
 class Connection:
-    """Calls to one node."""
+    """Calls to one node.  `named_by` is the node that gave the address, "" if the operator did."""
 
-    def __init__(self, address: str, target: Target) -> None:
+    def __init__(self, address: str, target: Target, *, named_by: str = "") -> None:
         self.address = address
+        self._named_by = named_by
         self._target = target
         options = [("grpc.max_receive_message_length", MESSAGE_BYTES_MAX)]
         self._channel = grpc.insecure_channel(address, options=options)
@@ -95,10 +105,11 @@ class Connection:
         try:
             return method(request, metadata=[("authorization", f"Bearer {token}")] if token else [])
         except grpc.RpcError as error:
-            text = in_words(error.code(), error.details() or "")
-            if error.code() is grpc.StatusCode.UNAVAILABLE and "connect" in text:
-                text += f"\nIs a server running at {self.address}?  Another one is named with --address"
-            raise Failed(text) from error
+            code, details = error.code(), error.details() or ""
+            hint = way_out(
+                code, details, address=self.address, named_by=self._named_by, has_token=bool(token)
+            )
+            raise Failed(in_words(code, details), hint=hint) from error
 
     def cluster(self) -> pb.GetClusterInfoResponse:
         """The cluster as this node knows it."""
@@ -116,7 +127,7 @@ class Connection:
             raise Failed(_nobody_has(owner, info))
         if owner.grpc_addr in ("", info.this_grpc_addr):
             return self
-        return Connection(owner.grpc_addr, self._target)
+        return Connection(owner.grpc_addr, self._target, named_by=self.address)
 
 
 def find_shard(info: pb.GetClusterInfoResponse, shard: str) -> pb.ShardOwner:
@@ -124,7 +135,7 @@ def find_shard(info: pb.GetClusterInfoResponse, shard: str) -> pb.ShardOwner:
     for owner in info.shard_owners:
         if owner.shard_id == shard:
             return owner
-    raise Failed(f"shard '{shard}' not found in cluster")
+    raise Failed(f"shard '{shard}' not found in cluster", hint=FIND_SHARDS)
 
 
 def _nobody_has(owner: pb.ShardOwner, info: pb.GetClusterInfoResponse) -> str:
@@ -138,13 +149,3 @@ def _nobody_has(owner: pb.ShardOwner, info: pb.GetClusterInfoResponse) -> str:
 def range_text(owner: pb.ShardOwner) -> str:
     """A shard's part of the hash line."""
     return f"[{owner.range_start or '-∞'}, {owner.range_end or '+∞'})"
-
-
-def table(headings: list[str], rows: list[list[str]]) -> str:
-    """Columns as wide as their longest text."""
-    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-    lines = [headings, ["-" * width for width in widths], *rows]
-    return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )

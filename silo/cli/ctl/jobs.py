@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import base64
-import json
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
-import msgpack
 
-from silo.cli.ctl.connection import Target, global_flags, pass_target, table
+from silo.cli.ctl.connection import Target, global_flags, pass_target
+from silo.cli.ctl.texts import as_json, moment, unpacked
 from silo.domain.jobs import AttemptStatus, JobStatus
 from silo.pb import silo_pb2 as pb
 
@@ -40,7 +40,7 @@ def get(target: Target, shard: str, job_id: str, attempts: bool) -> None:
     """Show a job."""
     request = pb.GetJobRequest(shard=shard, id=job_id, tenant=target.tenant, include_attempts=attempts)
     found = target.connect().owner_of(shard).call("GetJob", request)
-    target.show(_values(found, attempts), "\n".join(_lines(found)))
+    target.show(_values(found, attempts), "\n".join(_lines(found, attempts)))
 
 
 def _values(found: pb.GetJobResponse, attempts: bool) -> dict[str, Any]:
@@ -57,44 +57,58 @@ def _values(found: pb.GetJobResponse, attempts: bool) -> dict[str, Any]:
     if found.HasField("next_attempt_starts_after_ms"):
         values["next_attempt_starts_after_ms"] = found.next_attempt_starts_after_ms
     if attempts:
-        values["attempts"] = [
-            {
-                "attempt_number": attempt.attempt_number,
-                "task_id": attempt.task_id,
-                "status": _attempt_status(attempt.status),
-                "started_at_ms": attempt.started_at_ms,
-                "finished_at_ms": attempt.finished_at_ms if attempt.HasField("finished_at_ms") else None,
-            }
-            for attempt in found.attempts
-        ]
+        values["attempts"] = [_attempt_values(attempt) for attempt in found.attempts]
     return values
 
 
-def _lines(found: pb.GetJobResponse) -> Iterator[str]:
+def _attempt_values(attempt: pb.JobAttempt) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "attempt_number": attempt.attempt_number,
+        "task_id": attempt.task_id,
+        "status": _attempt_status(attempt.status),
+        "started_at_ms": attempt.started_at_ms,
+        "finished_at_ms": attempt.finished_at_ms if attempt.HasField("finished_at_ms") else None,
+    }
+    if attempt.HasField("error_code"):
+        data = attempt.error_data.msgpack
+        # The hex is always right; the value is there if it can be said in JSON.
+        values |= {"error_code": attempt.error_code, "error_data": None, "error_data_hex": data.hex()}
+        with contextlib.suppress(ValueError):
+            values["error_data"] = unpacked(data)
+    return values
+
+
+def _lines(found: pb.GetJobResponse, attempts: bool) -> Iterator[str]:
     yield "Job Details"
     yield f"  ID:             {found.id}"
     yield f"  Status:         {_job_status(found.status)}"
     yield f"  Priority:       {found.priority}"
     yield f"  Task Group:     {found.task_group}"
-    yield f"  Enqueued:       {_time(found.enqueue_time_ms)}"
-    yield f"  Status Changed: {_time(found.status_changed_at_ms)}"
+    # What the server tells is the start that was asked for.
+    yield f"  Enqueued:       {moment(found.enqueue_time_ms) if found.enqueue_time_ms > 0 else '- (to start at once)'}"
+    yield f"  Status Changed: {moment(found.status_changed_at_ms)}"
     if found.HasField("next_attempt_starts_after_ms"):
-        yield f"  Next Attempt:   {_time(found.next_attempt_starts_after_ms)}"
+        yield f"  Next Attempt:   {moment(found.next_attempt_starts_after_ms)}"
     if found.metadata:
         yield "  Metadata:"
         yield from (f"    {key}: {value}" for key, value in sorted(found.metadata.items()))
-    if found.attempts:
-        rows = [
-            [
-                str(attempt.attempt_number),
-                attempt.task_id,
-                _attempt_status(attempt.status),
-                _time(attempt.finished_at_ms) if attempt.HasField("finished_at_ms") else "-",
-            ]
-            for attempt in found.attempts
-        ]
-        yield "\nAttempts:"
-        yield table(["Attempt", "Task ID", "Status", "Finished"], rows)
+    if attempts and not found.attempts:
+        yield "\nNo attempt yet"
+    for attempt in found.attempts:
+        yield ""
+        yield from _attempt_lines(attempt)
+
+
+def _attempt_lines(attempt: pb.JobAttempt) -> Iterator[str]:
+    yield f"Attempt {attempt.attempt_number}"
+    yield f"  Task ID:        {attempt.task_id}"
+    yield f"  Status:         {_attempt_status(attempt.status)}"
+    yield f"  Started:        {moment(attempt.started_at_ms)}"
+    if attempt.HasField("finished_at_ms"):
+        yield f"  Finished:       {moment(attempt.finished_at_ms)}"
+    if attempt.HasField("error_code"):
+        yield f"  Error Code:     {attempt.error_code}"
+        yield f"  Error Data:     {as_json(attempt.error_data.msgpack)}".rstrip()
 
 
 @job.command("result")
@@ -130,7 +144,7 @@ def result(target: Target, shard: str, job_id: str, form: str) -> None:
         case "cancelled":
             values["cancelled_at_ms"] = found.cancelled.cancelled_at_ms
             del values["finished_at_ms"]
-            lines.append(f"Cancelled at: {_time(found.cancelled.cancelled_at_ms)}")
+            lines.append(f"Cancelled at: {moment(found.cancelled.cancelled_at_ms)}")
     target.show(values, "\n".join(lines))
 
 
@@ -143,18 +157,7 @@ def _base64(data: bytes) -> str:
 
 
 def _decoded(data: bytes) -> str:
-    """MessagePack as JSON; what cannot be read, or has no counterpart in JSON, as hex."""
-    if not data:
-        return ""
-    try:
-        value = msgpack.unpackb(data, strict_map_key=False)
-    except (ValueError, msgpack.UnpackException):
-        return data.hex()
-    return json.dumps(value, indent=2, ensure_ascii=False, default=_as_text)
-
-
-def _as_text(value: Any) -> str:
-    return value.hex() if isinstance(value, bytes) else str(value)
+    return as_json(data, indent=2)
 
 
 # --- moving along ------------------------------------------------------------------------------------------------------
@@ -200,7 +203,3 @@ def _job_status(number: int) -> str:
 
 def _attempt_status(number: int) -> str:
     return AttemptStatus(number).name.lower() if number in set(AttemptStatus) else "unknown"
-
-
-def _time(ms: int) -> str:
-    return f"{ms // 1000} ({ms}ms)"

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from silo.cli.ctl.connection import Connection, Failed, Target, find_shard, global_flags, pass_target
+from silo.cli.ctl.texts import moment
 from silo.cluster.ranges import HashRange
 from silo.domain.tenants import tenant_hash
 from silo.pb import silo_pb2 as pb
@@ -138,7 +139,7 @@ def split_status(target: Target, shard_id: str) -> None:
         f"  Left child:   {status.left_child_id}\n"
         f"  Right child:  {status.right_child_id}\n"
         f"  Initiator:    {status.initiator_node_id}\n"
-        f"  Requested at: {status.requested_at_ms}ms",
+        f"  Requested at: {moment(status.requested_at_ms)}",
     )
 
 
