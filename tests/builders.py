@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import attrs
 
 from silo.domain.jobs import LEASE_MS, AttemptStatus, JobSpec, JobStatus
+from silo.domain.limits import Algorithm, Behavior, RateLimit, RateLimitRetry
 from silo.domain.retry import RetryPolicy
 from silo.events.catalogue import (
     AttemptCancelled,
@@ -48,6 +49,21 @@ def a_policy(**but: Any) -> RetryPolicy:
         "backoff_factor": 2.0,
     }
     return RetryPolicy(**usual | but)
+
+
+def a_rate_limit(**but: Any) -> RateLimit:
+    """A token bucket of ten hits a second, of which one is asked for."""
+    usual = {
+        "name": "mails",
+        "unique_key": "acme",
+        "limit": 10,
+        "duration_ms": 1_000,
+        "hits": 1,
+        "algorithm": Algorithm.TOKEN_BUCKET,
+        "behavior": Behavior.BATCHING,
+        "retry": RateLimitRetry(),
+    }
+    return RateLimit(**usual | but)
 
 
 def a_spec(**but: Any) -> JobSpec:

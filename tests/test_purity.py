@@ -29,6 +29,8 @@ ENGINE = {"shard.py", "disk.py", "checkpoint.py", "replay.py", "rows.py", "windo
 PURE = [
     *sorted((SILO / "domain").glob("*.py")),
     *sorted((SILO / "projections").glob("*.py")),
+    SILO / "ratelimit" / "buckets.py",
+    SILO / "ratelimit" / "intervals.py",
     *sorted(path for path in (SILO / "shard").glob("*.py") if path.name not in ENGINE),
     SILO / "shard" / "rows.py",
     SILO / "shard" / "window.py",
@@ -49,6 +51,7 @@ BELOW_SERVER = (
 LOWER = {
     "domain": set(),
     "storage": set(),
+    "ratelimit": {"domain"},
     "events": {"domain", "storage"},
     "projections": {"domain", "events"},
     "shard": {"domain", "events", "projections", "storage"},

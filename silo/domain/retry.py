@@ -9,12 +9,10 @@ not refused; they saturate.
 
 from __future__ import annotations
 
-import math
-
 import attrs
 
-_INT64_MIN = -(1 << 63)
-_INT64_MAX = (1 << 63) - 1
+from silo.domain.int64 import power, rounded, saturated
+
 _UINT64 = (1 << 64) - 1
 
 
@@ -39,10 +37,10 @@ class RetryPolicy:
         if relative_attempt > self.retry_count:
             return None
 
-        delay_ms = _round(self.initial_interval_ms * _power(self.backoff_factor, relative_attempt))
+        delay_ms = rounded(self.initial_interval_ms * power(self.backoff_factor, relative_attempt))
         if self.randomize_interval:
-            delay_ms = _round(delay_ms * _jitter(finished_at_ms, relative_attempt))
-        return _saturate(finished_at_ms + min(delay_ms, self.max_interval_ms))
+            delay_ms = rounded(delay_ms * _jitter(finished_at_ms, relative_attempt))
+        return saturated(finished_at_ms + min(delay_ms, self.max_interval_ms))
 
 
 def _jitter(finished_at_ms: int, relative_attempt: int) -> float:
@@ -50,29 +48,3 @@ def _jitter(finished_at_ms: int, relative_attempt: int) -> float:
     seed = (finished_at_ms & _UINT64) ^ (relative_attempt << 32 & _UINT64)
     scattered = seed * 6364136223846793005 + 1 & _UINT64
     return 1 + (scattered >> 32) / 0xFFFF_FFFF
-
-
-def _power(base: float, exponent: int) -> float:
-    """`base ** exponent`, infinite where Python raises instead."""
-    try:
-        return math.pow(base, exponent)
-    except OverflowError:
-        return -math.inf if base < 0 and exponent % 2 else math.inf
-
-
-def _round(number: float) -> int:
-    """The nearest 64-bit integer, halves away from zero; 0 for NaN."""
-    if math.isnan(number):
-        return 0
-    if math.isinf(number):
-        return _INT64_MAX if number > 0 else _INT64_MIN
-
-    # Not floor(number + 0.5): that sum is itself rounded, and makes 1 of the largest double below 0.5.
-    whole = math.trunc(number)
-    if abs(number - whole) >= 0.5:
-        whole += 1 if number > 0 else -1
-    return _saturate(whole)
-
-
-def _saturate(number: int) -> int:
-    return max(_INT64_MIN, min(number, _INT64_MAX))
