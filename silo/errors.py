@@ -18,6 +18,7 @@
         Busy                   more work is waiting for durability than the server admits
         StoreFailed            the object store failed or did not answer in time
         Fenced                 another process has opened the shard; this one must stop serving it
+        LimiterFailed          the outside rate limiter failed or did not answer in time; nothing may pass
       Corrupt                stored bytes cannot be read or folded; the shard stops
       CallFailed             an operator's call was tried and failed; the shard goes on
       ConfigError            the configuration cannot be used
@@ -126,6 +127,10 @@ class StoreFailed(Unavailable):
 
 class Fenced(Unavailable):
     """Another process has opened the shard's database; this one must stop serving it."""
+
+
+class LimiterFailed(Unavailable):
+    """The outside rate limiter failed or did not answer in time.  Hits may have been counted there; nothing may pass."""
 
 
 class Corrupt(SiloError):

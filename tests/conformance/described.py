@@ -1,7 +1,7 @@
 """A .proto file in a plain form, for tests that compare it with a table: one dictionary a definition.
 
 A message becomes `{number: "name label type", ...}`, an enum `{number: "NAME", ...}` and a service
-`{"Rpc": "Request returns Reply", ...}`.  What these have no words for gets an entry of its own, so that it cannot be overlooked.
+`{"Rpc": "Request returns Reply", ...}`.  What these have no words for gets an entry of its own, so that nobody overlooks it.
 """
 
 from __future__ import annotations

@@ -58,6 +58,9 @@ def test_generated_code_says_what_the_table_says(name):
 
 
 def test_the_methods_are_found_under_their_full_names():
-    assert (FILE.syntax, FILE.package) == ("proto3", "pb.gubernator")
+    [service] = gubernator_pb2.DESCRIPTOR.services_by_name.values()
+
+    assert service.full_name == "pb.gubernator.V1"
+    assert FILE.syntax == "proto3"
     assert not FILE.dependency
     assert not FILE.HasField("options")
