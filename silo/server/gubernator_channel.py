@@ -71,7 +71,7 @@ async def connect_limiter(settings: Gubernator) -> Limiter | None:
 
     Raises ConfigError if nothing answers at the address, or something else.
     """
-    if settings.address is None:
+    if not settings.address:
         return None
 
     channel = GubernatorChannel(settings.address)
