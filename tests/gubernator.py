@@ -37,7 +37,8 @@ class Gubernator(V1Servicer):
         gate: while it is cleared, calls wait before they are answered; they have arrived by then.
         arrived: each call's questions, as it arrives.
         batches: the questions of each call so far.
-        status, message: how it says it is.
+        looked_at: set once somebody has asked how it is.
+        status, message: how it says it is; an empty status is that of one that is starting, which cannot say.
     """
 
     def __init__(self) -> None:
@@ -51,6 +52,7 @@ class Gubernator(V1Servicer):
         self.gate.set()
         self.arrived: asyncio.Queue[Sequence[pb.RateLimitReq]] = asyncio.Queue()
         self.batches: list[Sequence[pb.RateLimitReq]] = []
+        self.looked_at = asyncio.Event()
         self.status, self.message = "healthy", ""
         self._server: grpc.aio.Server | None = None
 
@@ -99,6 +101,9 @@ class Gubernator(V1Servicer):
     async def HealthCheck(  # noqa: N802
         self, request: pb.HealthCheckReq, context: grpc.aio.ServicerContext[Message, Message]
     ) -> pb.HealthCheckResp:
+        self.looked_at.set()
+        if not self.status:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "starting")
         return pb.HealthCheckResp(status=self.status, message=self.message, peer_count=1)
 
     def _answer(self, question: pb.RateLimitReq) -> pb.RateLimitResp:

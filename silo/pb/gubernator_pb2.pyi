@@ -19,6 +19,7 @@ class Behavior(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     GLOBAL: _ClassVar[Behavior]
     DURATION_IS_GREGORIAN: _ClassVar[Behavior]
     RESET_REMAINING: _ClassVar[Behavior]
+    MULTI_REGION: _ClassVar[Behavior]
     DRAIN_OVER_LIMIT: _ClassVar[Behavior]
 
 class Status(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
@@ -32,6 +33,7 @@ NO_BATCHING: Behavior
 GLOBAL: Behavior
 DURATION_IS_GREGORIAN: Behavior
 RESET_REMAINING: Behavior
+MULTI_REGION: Behavior
 DRAIN_OVER_LIMIT: Behavior
 UNDER_LIMIT: Status
 OVER_LIMIT: Status

@@ -74,11 +74,14 @@ def ask(bucket: Bucket | None, limit: RateLimit, now_ms: int) -> Answer:
         bucket: what the last answer to this name and key said to keep; None if that was nothing.
         now_ms: the time of the question, in epoch ms.
     """
-    reason = _never(limit)
-    if reason:
+    if reason := _nonsense(limit):
         return Answer(
             allowed=False, limit=limit.limit, remaining=0, reset_ms=now_ms, bucket=bucket, reason=reason
         )
+    if limit.hits > limit.limit:
+        looked = ask(bucket, attrs.evolve(limit, hits=0, behavior=limit.behavior & BY_CALENDAR), now_ms)
+        reason = f"{limit.hits} hits are more than the limit of {limit.limit}"
+        return attrs.evolve(looked, allowed=False, reason=reason)
 
     found = _found(bucket, limit, now_ms)
     count = _count(found, limit, now_ms)
@@ -100,7 +103,7 @@ def ask(bucket: Bucket | None, limit: RateLimit, now_ms: int) -> Answer:
 
 def passes_at_ms(bucket: Bucket | None, limit: RateLimit, now_ms: int) -> int | None:
     """The earliest time from `now_ms` on at which `ask` would let this one pass, if nobody else asks before; None: never."""
-    if _never(limit):
+    if _nonsense(limit) or limit.hits > limit.limit:
         return None
 
     found = _found(bucket, limit, now_ms)
@@ -113,14 +116,12 @@ def passes_at_ms(bucket: Bucket | None, limit: RateLimit, now_ms: int) -> int | 
 # --- counting ------------------------------------------------------------------------------------------------------------
 
 
-def _never(limit: RateLimit) -> str:
-    """Why these hits can never pass this limit, whatever is in the bucket; empty if they can."""
+def _nonsense(limit: RateLimit) -> str:
+    """Why nothing can be counted by this limit; empty if it can."""
     if limit.limit <= 0:
         return f"a limit of {limit.limit} lets nobody pass"
     if limit.hits < 0:
         return f"{limit.hits} hits cannot be taken"
-    if limit.hits > limit.limit:
-        return f"{limit.hits} hits are more than the limit of {limit.limit}"
     if limit.behavior & BY_CALENDAR:
         if limit.duration_ms not in INTERVALS:
             return f"{limit.duration_ms} names no interval of the calendar: those are 0 to 5, minute to year"

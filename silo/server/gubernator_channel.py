@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import grpc
 
-from silo.domain.limits import Algorithm, RateLimit
+from silo.domain.limits import Algorithm, Behavior, RateLimit
 from silo.errors import ConfigError, LimiterFailed
 from silo.pb import gubernator_pb2 as pb
 from silo.pb.gubernator_pb2_grpc import V1Stub
@@ -25,6 +25,8 @@ CHANNEL = [
     ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
 ]
+
+LOOK_AGAIN_S = 0.1
 
 ALGORITHMS = {Algorithm.TOKEN_BUCKET: pb.TOKEN_BUCKET, Algorithm.LEAKY_BUCKET: pb.LEAKY_BUCKET}
 
@@ -55,11 +57,8 @@ class GubernatorChannel:
         return [_reply(answer) for answer in response.responses]
 
     async def health_check(self) -> Wellbeing:
-        """How the service is; waits until it can be reached.  Raises LimiterFailed if it cannot say."""
-        try:
-            response = await self._stub.HealthCheck(pb.HealthCheckReq(), wait_for_ready=True)
-        except grpc.aio.AioRpcError as error:
-            raise LimiterFailed(_words(error)) from error
+        """How the service is; waits until it can be reached.  Raises `grpc.aio.AioRpcError` if it cannot say."""
+        response = await self._stub.HealthCheck(pb.HealthCheckReq(), wait_for_ready=True)
         return Wellbeing(response.status, response.message, response.peer_count)
 
     async def close(self) -> None:
@@ -90,17 +89,28 @@ async def connect_limiter(settings: Gubernator) -> Limiter | None:
 
 
 async def _meet(channel: GubernatorChannel, settings: Gubernator) -> None:
+    """Wait until the service says that it is there."""
     named = f'[gubernator] address = "{settings.address}"'
+    failure = "nobody listens"
     try:
         async with asyncio.timeout(settings.connect_timeout_ms / 1000):
-            wellbeing = await channel.health_check()
+            while True:
+                try:
+                    wellbeing = await channel.health_check()
+                    break
+                except grpc.aio.AioRpcError as error:
+                    failure = _words(error)
+                    if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                        raise ConfigError(
+                            f"{named}: what answers there is no Gubernator: {failure}"
+                        ) from error
+                # One that is starting itself is UNAVAILABLE until it knows its peers.
+                await asyncio.sleep(LOOK_AGAIN_S)
     except TimeoutError as error:
         raise ConfigError(
-            f"{named}: no rate limiter can be reached there within {settings.connect_timeout_ms} ms "
-            "(connect_timeout_ms)"
+            f"{named}: no Gubernator has answered there within {settings.connect_timeout_ms} ms "
+            f"(connect_timeout_ms): {failure}"
         ) from error
-    except LimiterFailed as error:
-        raise ConfigError(f"{named}: what is there does not answer as Gubernator does: {error}") from error
     if wellbeing.status != "healthy":
         logger.warning(
             "the rate limiter at %s is %s: %s", settings.address, wellbeing.status, wellbeing.message
@@ -115,8 +125,15 @@ def _question(limit: RateLimit) -> pb.RateLimitReq:
         limit=limit.limit,
         duration=limit.duration_ms,
         algorithm=ALGORITHMS[limit.algorithm],
-        behavior=limit.behavior,
+        behavior=_behavior(limit.behavior),
     )
+
+
+def _behavior(flags: int) -> int:
+    """The flags as Gubernator knows them.  All have the same bits as in silo.v1 but one."""
+    if flags & Behavior.DRAIN_OVER_LIMIT:
+        return flags & ~Behavior.DRAIN_OVER_LIMIT | pb.DRAIN_OVER_LIMIT
+    return flags
 
 
 def _reply(answer: pb.RateLimitResp) -> Reply:

@@ -15,7 +15,8 @@ TABLE = {
         2: "GLOBAL",
         4: "DURATION_IS_GREGORIAN",
         8: "RESET_REMAINING",
-        16: "DRAIN_OVER_LIMIT",
+        16: "MULTI_REGION",
+        32: "DRAIN_OVER_LIMIT",
     },
     "enum Status": {0: "UNDER_LIMIT", 1: "OVER_LIMIT"},
     "message RateLimitReq": {

@@ -304,13 +304,22 @@ def test_what_can_never_pass_says_why_and_changes_nothing(make, but, reason, fla
     for bucket in (None, after((make(hits=3), 0))):
         answer = ask(bucket, limit, 10)
 
-        assert (answer.allowed, answer.remaining, answer.reason) == (False, 0, reason)
+        assert (answer.allowed, answer.reason) == (False, reason)
         assert answer.bucket is bucket
         assert passes_at_ms(bucket, limit, 10) is None
 
 
+@pytest.mark.parametrize("make", [a_token, a_leaky])
+def test_more_hits_than_the_limit_are_told_what_others_could_still_take(make) -> None:
+    assert verdicts((make(hits=3), 0), (make(hits=11), 0), (make(hits=7), 0)) == [
+        (True, 7),
+        (False, 7),
+        (True, 0),
+    ]
+
+
 def test_flags_that_concern_a_cluster_of_limiters_change_nothing() -> None:
-    flags = Behavior.NO_BATCHING | Behavior.GLOBAL | 64
+    flags = Behavior.NO_BATCHING | Behavior.GLOBAL | 32 | 64
 
     assert ask(None, a_token(behavior=flags), 0) == ask(None, a_token(), 0)
 

@@ -86,17 +86,18 @@ def test_nobody_at_the_address_is_a_clear_error():
         run(connect_limiter(Gubernator(address=address, connect_timeout_ms=50)))
 
     assert str(refused.value) == (
-        f'[gubernator] address = "{address}": no rate limiter can be reached there within 50 ms (connect_timeout_ms)'
+        f'[gubernator] address = "{address}": '
+        "no Gubernator has answered there within 50 ms (connect_timeout_ms): nobody listens"
     )
 
 
 def test_somebody_who_says_nothing_is_a_clear_error():
-    with silence() as address, pytest.raises(ConfigError, match="no rate limiter can be reached there"):
+    with silence() as address, pytest.raises(ConfigError, match="no Gubernator has answered there"):
         run(connect_limiter(Gubernator(address=address, connect_timeout_ms=50)))
 
 
 def test_an_address_that_is_none_is_a_clear_error():
-    with pytest.raises(ConfigError, match="no rate limiter can be reached there"):
+    with pytest.raises(ConfigError, match="no Gubernator has answered there"):
         run(connect_limiter(Gubernator(address="not an address", connect_timeout_ms=50)))
 
 
@@ -104,7 +105,7 @@ def test_another_service_at_the_address_is_a_clear_error():
     async def meet():
         async with running_node() as other:
             with pytest.raises(
-                ConfigError, match="does not answer as Gubernator does: status: Unimplemented"
+                ConfigError, match="what answers there is no Gubernator: status: Unimplemented"
             ):
                 await connect_limiter(Gubernator(address=other.address))
 
@@ -122,6 +123,19 @@ def test_a_service_that_appears_within_the_time_is_met():
             limiter = await meeting
             assert (await limiter.check(a_rate_limit())).allowed
             await limiter.close()
+
+    run(meet())
+
+
+def test_a_service_that_starts_itself_is_given_the_time():
+    async def meet():
+        async with running_gubernator() as service:
+            service.status = ""
+            meeting = asyncio.create_task(connect_limiter(Gubernator(address=service.address)))
+            await service.looked_at.wait()
+            assert not meeting.done()
+            service.status = "healthy"
+            await (await meeting).close()
 
     run(meet())
 
@@ -159,7 +173,7 @@ def test_a_node_that_cannot_reach_its_limiter_does_not_start_and_touches_no_shar
                 database=Database(backend="fs", path=f"{data}/%shard%"),
             )
         )
-        with pytest.raises(ConfigError, match="no rate limiter can be reached there"):
+        with pytest.raises(ConfigError, match="no Gubernator has answered there"):
             await node.start()
         assert not data.exists()
 
