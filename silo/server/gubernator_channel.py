@@ -68,7 +68,7 @@ class GubernatorChannel:
 async def connect_limiter(settings: Gubernator) -> Limiter | None:
     """The limiter that the settings ask for, connected; None if they name no service.
 
-    Raises ConfigError if nothing answers at the address, or something else.
+    Raises ConfigError if nothing answers at the address, or something that is no Gubernator.
     """
     if not settings.address:
         return None
