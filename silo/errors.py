@@ -18,6 +18,7 @@
         Busy                   more work is waiting for durability than the server admits
         StoreFailed            the object store failed or did not answer in time
         Fenced                 another process has opened the shard; this one must stop serving it
+        LimiterFailed          the outside rate limiter failed or did not answer in time; nothing may pass
       Corrupt                stored bytes cannot be read or folded; the shard stops
       CallFailed             an operator's call was tried and failed; the shard goes on
       ConfigError            the configuration cannot be used
@@ -131,6 +132,10 @@ class Fenced(Unavailable):
         self, text: str = "another process has opened this shard; this one stops serving it"
     ) -> None:
         super().__init__(text)
+
+
+class LimiterFailed(Unavailable):
+    """The outside rate limiter failed or did not answer in time.  Hits may have been counted there; nothing may pass."""
 
 
 class Corrupt(SiloError):

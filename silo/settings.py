@@ -199,19 +199,23 @@ class Logging:
 
 @attrs.frozen
 class Gubernator:
-    """An outside service that decides rate limits.  This release has no rate limits, and does not ask it."""
+    """An outside service that decides rate limits instead of the shards: see [rate-limits.md](rate-limits.md)."""
 
     address: str | None = setting(
-        None, f"{NO_EFFECT} Address `host:port` of the service. Unset or empty: none."
+        None,
+        "Address `host:port` of the service. The server connects to it at its start, and does not start without it. "
+        "Unset or empty: the shards decide.",
     )
     coalesce_interval_ms: int = setting(
-        5, f"{NO_EFFECT} Time in which questions are gathered.", unit="ms", check=at_least(0)
+        5, "Time in which questions are gathered.", unit="ms", check=at_least(0)
     )
-    max_batch_size: int = setting(100, f"{NO_EFFECT} Questions in one request at most.", check=at_least(1))
-    connect_timeout_ms: int = setting(5_000, f"{NO_EFFECT} Time to connect.", unit="ms", check=at_least(1))
+    max_batch_size: int = setting(
+        100, "Questions in one request at most. The service takes no more than 1000.", check=between(1, 1_000)
+    )
+    connect_timeout_ms: int = setting(5_000, "Time to connect at the start.", unit="ms", check=at_least(1))
     request_timeout_ms: int = setting(
         10_000,
-        f"{NO_EFFECT} Time to answer. A question without an answer is asked again later.",
+        "Time to answer. Until there is an answer nothing passes: the question is asked again later.",
         unit="ms",
         check=at_least(1),
     )

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import attrs
 
 from silo.domain.jobs import LEASE_MS, AttemptStatus, JobSpec, JobStatus
-from silo.domain.limits import Algorithm, ConcurrencyLimit, FloatingLimit, RateLimit, RateLimitRetry
+from silo.domain.limits import Algorithm, Behavior, ConcurrencyLimit, FloatingLimit, RateLimit, RateLimitRetry
 from silo.domain.retry import RetryPolicy
 from silo.events.catalogue import (
     AttemptCancelled,
@@ -52,6 +52,21 @@ def a_policy(**but: Any) -> RetryPolicy:
     return RetryPolicy(**usual | but)
 
 
+def a_rate_limit(limit: int = 10, **but: Any) -> RateLimit:
+    """A token bucket of ten hits a second, of which one is asked for."""
+    usual = {
+        "name": "mails",
+        "unique_key": "acme",
+        "limit": limit,
+        "duration_ms": 1_000,
+        "hits": 1,
+        "algorithm": Algorithm.TOKEN_BUCKET,
+        "behavior": Behavior.BATCHING,
+        "retry": RateLimitRetry(),
+    }
+    return RateLimit(**usual | but)
+
+
 def a_spec(**but: Any) -> JobSpec:
     usual = {"priority": 0, "task_group": "group", "enqueue_time_ms": 0, "retry_policy": None, "metadata": ()}
     return JobSpec(**usual | but)
@@ -69,21 +84,6 @@ def a_floating_limit(default: int = 1, key: str = "queue", **but: Any) -> Floati
         "metadata": (),
     }
     return FloatingLimit(**usual | but)
-
-
-def a_rate_limit(limit: int = 1, **but: Any) -> RateLimit:
-    """So many hits in ten seconds; a job waits for as long as it takes."""
-    usual = {
-        "name": "calls",
-        "unique_key": "key",
-        "limit": limit,
-        "duration_ms": 10_000,
-        "hits": 1,
-        "algorithm": Algorithm.TOKEN_BUCKET,
-        "behavior": 0,
-        "retry": RateLimitRetry(),
-    }
-    return RateLimit(**usual | but)
 
 
 def a_job(**but: Any) -> NewJob:

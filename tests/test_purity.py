@@ -29,9 +29,9 @@ ENGINE = {"shard.py", "conservation.py", "disk.py", "checkpoint.py", "replay.py"
 PURE = [
     *sorted((SILO / "domain").glob("*.py")),
     *sorted((SILO / "projections").glob("*.py")),
-    *sorted(path for path in (SILO / "shard").glob("*.py") if path.name not in ENGINE),
     SILO / "ratelimit" / "buckets.py",
     SILO / "ratelimit" / "intervals.py",
+    *sorted(path for path in (SILO / "shard").glob("*.py") if path.name not in ENGINE),
     SILO / "shard" / "rows.py",
     SILO / "shard" / "window.py",
 ]

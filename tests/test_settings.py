@@ -214,9 +214,6 @@ def test_a_setting_without_effect_yet_is_reported_once_it_is_changed() -> None:
     max_result_bytes = 1
     max_concurrent_statements = 1
     slow_query_log_ms = 1
-    [gubernator]
-    address = "localhost:1051"
-    max_batch_size = 7
     [webui]
     addr = "0.0.0.0:80"
     [metrics]
@@ -230,8 +227,6 @@ def test_a_setting_without_effect_yet_is_reported_once_it_is_changed() -> None:
             "[server] max_result_bytes",
             "[server] max_concurrent_statements",
             "[server] slow_query_log_ms",
-            "[gubernator] address",
-            "[gubernator] max_batch_size",
             "[webui] addr",
         )
     )

@@ -21,9 +21,11 @@ from silo.cluster.shard_map import MappedShard, ShardMap
 from silo.cluster.single_node import beside, find_or_create
 from silo.domain.ids import Ids
 from silo.errors import ConfigError, Corrupt, Fenced, SiloError, Unavailable
+from silo.ratelimit.gubernator import Limiter
 from silo.server import cluster_info
 from silo.server.cluster_info import SingleNode
 from silo.server.from_settings import data_place, durability, grpc_options, shard_options, store_spec
+from silo.server.gubernator_channel import connect_limiter
 from silo.server.interceptors import Auth
 from silo.server.listening import why_not
 from silo.server.service import SERVICE, Silo
@@ -50,6 +52,7 @@ class Node:
     Attributes:
         grpc_addr: where it listens, with the port that it came to be.
         cluster: the shard map and who is in the cluster, from `start` on.
+        limiter: the outside service that decides rate limits; None if the shards do.
         failed: set when the node cannot go on; `failure` says why, and somebody must stop it.
     """
 
@@ -61,6 +64,7 @@ class Node:
         self.grpc_addr = settings.server.grpc_addr
         self.failed = asyncio.Event()
         self.failure: SiloError | None = None
+        self.limiter: Limiter | None = None
         self._stores = store_spec(settings.database)
         self._occupancy = Occupancy.of(settings.database)
         self._ids = Ids(os.urandom)
@@ -80,11 +84,12 @@ class Node:
         """Take the port, open all shards, and serve.
 
         Raises:
-            ConfigError: the port is taken, or the settings cannot be used.
+            ConfigError: the port is taken, there is no rate limiter where one should be, or the settings cannot be used.
             SiloError: the store failed, or what it holds cannot be read.
         """
         self._bind()
         try:
+            self.limiter = await connect_limiter(self.settings.gubernator)
             shard_map = await self._find_shards()
             self._enter()
             await self._open_shards(shard_map.shards)
@@ -245,6 +250,8 @@ class Node:
             task.cancel()
         if ending:
             await asyncio.wait(ending)
+        if self.limiter is not None:
+            await self.limiter.close()
         await asyncio.gather(*(opened.shard.close() for opened in self._opened))
         self._occupancy.leave()
 
