@@ -53,22 +53,23 @@ RETRY_S = 0.2
 
 async def run_timers(shard: Shard) -> None:
     """Give one shard the commands of its clock, until cancelled."""
-    while True:
-        shard.decided.clear()
-        try:
-            due_ms = await run_due(shard)
-        except Unavailable:
-            # The shard is opening again, or for good somebody else's; whoever supervises it knows.
-            await asyncio.sleep(RETRY_S)
-            continue
-        wait_s = max((due_ms - shard.now_ms()) / 1000, WAIT_S_MIN) if due_ms is not None else None
-        try:
-            # Not wait_for: before Python 3.12 it swallows a cancellation that comes together with the event.
-            async with asyncio.timeout(wait_s):
-                await shard.decided.wait()
-        except TimeoutError:
-            continue
-        await asyncio.sleep(LOOK_AGAIN_S)
+    with shard.listening() as decided:
+        while True:
+            decided.clear()
+            try:
+                due_ms = await run_due(shard)
+            except Unavailable:
+                # The shard is opening again, or for good somebody else's; whoever supervises it knows.
+                await asyncio.sleep(RETRY_S)
+                continue
+            wait_s = max((due_ms - shard.now_ms()) / 1000, WAIT_S_MIN) if due_ms is not None else None
+            try:
+                # Not wait_for: before Python 3.12 it swallows a cancellation that comes together with the event.
+                async with asyncio.timeout(wait_s):
+                    await decided.wait()
+            except TimeoutError:
+                continue
+            await asyncio.sleep(LOOK_AGAIN_S)
 
 
 async def run_due(shard: Shard) -> int | None:

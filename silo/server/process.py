@@ -46,9 +46,10 @@ async def serve(settings: Settings) -> int:
         failing.cancel()
 
     logger.info("server stops")
+    failure = node.failure
     await node.stop()
-    if node.failure:
-        logger.error("server stopped: %s", node.failure)
+    if failure:
+        logger.error("server stopped: %s", failure)
         return 1
     logger.info("server stopped")
     return 0

@@ -18,7 +18,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from enum import Enum
 from typing import TypeVar
 
@@ -132,7 +132,7 @@ class Shard:
         self.rows = Rows()
         self.leases = LeaseClock()
         self.failure: SiloError | None = None
-        self.decided = asyncio.Event()
+        self._listeners: list[asyncio.Event] = []
         self.stopped = asyncio.Event()
         self.checkpoints = Counter()
         self._open_database = open_database
@@ -252,7 +252,8 @@ class Shard:
     def _note(self, draft: Draft) -> None:
         """Tell those whom it concerns that something was decided."""
         self._time_ms = draft.now_ms
-        self.decided.set()
+        for decided in self._listeners:
+            decided.set()
         self._changed.set()
         if draft.next_seq >= self._look_at_seq:
             self._look_at_seq = draft.next_seq + LOOK_AFTER_EVENTS
@@ -274,6 +275,18 @@ class Shard:
             changes.size / options.checkpoint_bytes,
             (self._look_at_seq - self._frozen_seq) / options.checkpoint_events,
         )
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[asyncio.Event]:
+        """An event that is set whenever a command has decided something, and when the shard has opened; whoever listens
+        clears it."""
+        decided = asyncio.Event()
+        decided.set()
+        self._listeners.append(decided)
+        try:
+            yield decided
+        finally:
+            self._listeners.remove(decided)
 
     async def _load(self, absent: NotLoaded) -> None:
         # Both belong to the same opening of the shard, also if it opens again during the read.
@@ -446,7 +459,8 @@ class Shard:
         self.stage = Stage.SERVING
         if last.seq == 0:
             self._begin_log(self._log)
-        self.decided.set()
+        for decided in self._listeners:
+            decided.set()
 
     def _begin_log(self, log: Log) -> None:
         draft = self._draft(log, SYSTEM)

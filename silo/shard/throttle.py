@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import attrs
+
 from silo.events.catalogue import BucketForgotten, BucketWaited
-from silo.projections.jobs import Chain, Place
+from silo.projections.jobs import Chain, JobRow, Place
 from silo.projections.rates import (
     BUCKET_LINES,
     BUCKET_TIMERS,
@@ -44,24 +46,34 @@ def check_due(_: None, draft: Draft) -> int:
     return len(due)
 
 
-def open_questions(most: int, draft: Draft) -> list[Question]:
-    """What the outside service is to be asked now, the longest due first, up to so many."""
-    due = [
-        JobName(ref.tenant, ref.job_id)
-        for key, ref in draft.view.first(CHECKS, (), most)
-        if int(key[0]) <= draft.now_ms
-    ]
-    return [
-        Question(
-            name=name,
-            task_id=job.chain.task_id,
-            gate=job.chain.gate,
-            tries=job.chain.tries,
-            limit=rate_limit(job, job.chain.gate),
-        )
-        for name, job in zip(due, require_jobs(due, draft.view), strict=True)
-        if job.chain is not None
-    ]
+@attrs.frozen
+class OpenQuestions:
+    """What an outside service is to be asked now, the longest due first, and when there will be something more to ask."""
+
+    due: list[Question]
+    next_ms: int | None
+
+
+def open_questions(most: int, draft: Draft) -> OpenQuestions:
+    """The questions that are open, up to so many."""
+    front = draft.view.first(CHECKS, (), most)
+    due = [JobName(ref.tenant, ref.job_id) for key, ref in front if int(key[0]) <= draft.now_ms]
+    return OpenQuestions(
+        due=[_question(name, job) for name, job in zip(due, require_jobs(due, draft.view), strict=True)],
+        next_ms=int(front[len(due)][0][0]) if len(due) < len(front) else None,
+    )
+
+
+def _question(name: JobName, job: JobRow) -> Question:
+    chain = job.chain
+    assert chain is not None
+    return Question(
+        name=name,
+        task_id=chain.task_id,
+        gate=chain.gate,
+        tries=chain.tries,
+        limit=rate_limit(job, chain.gate),
+    )
 
 
 # --- buckets ---------------------------------------------------------------------------------------------------------------

@@ -186,9 +186,10 @@ def test_timers_outlive_a_failure_of_the_store():
             with pytest.raises(Unavailable):
                 await shard.execute(enqueue, a_job(job_id="j2"))
             await db.abandoned.wait()
-            while shard.stage is not shard_module.Stage.SERVING:
-                shard.decided.clear()
-                await shard.decided.wait()
+            with shard.listening() as decided:
+                while shard.stage is not shard_module.Stage.SERVING:
+                    decided.clear()
+                    await decided.wait()
             clock.now_ms = LATER
             await shard.execute(enqueue, a_job(job_id="j3"))
             await happens(shard, ChainDue)

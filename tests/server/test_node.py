@@ -11,6 +11,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from silo.domain.tenants import DEFAULT_TENANT
 from silo.errors import ConfigError, Corrupt, Fenced, StoreFailed
 from silo.pb import silo_pb2 as pb
+from silo.server import broker as broker_module
 from silo.server import node as node_module
 from silo.server import worker_calls
 from silo.server.job_calls import ImportBatch
@@ -171,7 +172,7 @@ def test_a_reset_shard_is_empty_and_can_be_used_at_once():
 
 
 async def until_all_are(stage, node):
-    for opened in node.node._opened:
+    for opened in node.node.broker.shards:
         while opened.shard.stage is not stage:  # noqa: ASYNC110 - a stage tells nobody that it has changed
             await asyncio.sleep(0.01)
 
@@ -218,7 +219,7 @@ def test_a_reset_that_fails_says_so_and_opens_the_shard_again(monkeypatch):
     async def fail():
         async with running_node(dev_mode=True) as node:
             await node.call("Enqueue", pb.EnqueueRequest(shard=node.shard, id="j1", task_group="g"))
-            [opened] = node.node._opened
+            [opened] = node.node.broker.shards
             open_database, tries = opened.shard._open_database, []
 
             async def open_at_the_third_try():
@@ -239,13 +240,14 @@ def test_a_reset_that_fails_says_so_and_opens_the_shard_again(monkeypatch):
 
 def test_a_node_stops_although_a_reset_waits_for_the_store(monkeypatch):
     monkeypatch.setattr(node_module, "DRAIN_S", 0.1)
+    monkeypatch.setattr(broker_module, "RESETS_DRAIN_S", 0.1)
 
     async def never(*_):
         raise StoreFailed("away")
 
     async def stop():
         async with running_node(dev_mode=True) as node:
-            [opened] = node.node._opened
+            [opened] = node.node.broker.shards
             monkeypatch.setattr(opened.shard, "_open_database", never)
             call = node.call("ResetShards", pb.ResetShardsRequest())
             await until_all_are(Stage.OPENING, node)
@@ -256,11 +258,11 @@ def test_a_node_stops_although_a_reset_waits_for_the_store(monkeypatch):
 
 
 def test_a_shard_that_was_stopped_and_reset_is_still_watched(monkeypatch):
-    monkeypatch.setattr(node_module, "WATCH_AGAIN_S", 0.01)
+    monkeypatch.setattr(broker_module, "WATCH_AGAIN_S", 0.01)
 
     async def live():
         async with running_node(dev_mode=True) as node:
-            [opened] = node.node._opened
+            [opened] = node.node.broker.shards
             opened.shard._failed.set(Corrupt("bytes"))
             await opened.shard.stopped.wait()
             await asyncio.sleep(0.05)
@@ -307,7 +309,7 @@ def test_a_job_that_is_leased_while_an_import_is_under_way_fails_by_itself():
             done = [pb.ImportAttempt(status=pb.ATTEMPT_STATUS_SUCCEEDED, started_at_ms=1, finished_at_ms=2)]
             ids = [*(f"i{number}" for number in range(250)), "known", "last"]
             batch = ImportBatch(
-                node.node._shards,
+                node.node.broker.shards,
                 [
                     pb.ImportJobRequest(shard=node.shard, id=job_id, task_group="h", attempts=done)
                     for job_id in ids
@@ -347,7 +349,7 @@ def test_tasks_are_dumped_with_their_names_and_places():
 
 async def history(node, job_id):
     """The callers in a job's history, oldest first."""
-    [opened] = node.node._opened
+    [opened] = node.node.broker.shards
     name = JobName(DEFAULT_TENANT, job_id)
     last_seq = await opened.shard.execute(get_history, name)
     return [(event.actor, event.method) for event in await opened.shard.log.history(last_seq)]

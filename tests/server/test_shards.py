@@ -186,7 +186,7 @@ def test_a_shard_that_fails_costs_a_worker_only_its_own_work(monkeypatch):
         async with running_node(shards=4, tenancy=True) as node:
             await enqueue_for_each(node, TENANTS)
             bad = node.shard_of("tenant-b")
-            [opened] = [opened for opened in node.node._opened if opened.id == bad]
+            [opened] = [opened for opened in node.node.broker.shards if opened.id == bad]
             monkeypatch.setattr(opened.shard, "execute", broken)
             reply = await node.call("LeaseTasks", a_lease())
             assert len(reply.tasks) == sum(node.shard_of(tenant) != bad for tenant in TENANTS)

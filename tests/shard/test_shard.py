@@ -79,9 +79,10 @@ async def events_of(shard) -> list:
 async def serves_again(shard, failed: Watched) -> None:
     """Wait until the shard has let go of the database that failed and has opened another."""
     await failed.abandoned.wait()
-    while shard.stage is not Stage.SERVING:
-        shard.decided.clear()
-        await shard.decided.wait()
+    with shard.listening() as decided:
+        while shard.stage is not Stage.SERVING:
+            decided.clear()
+            await decided.wait()
 
 
 class Hanging(Watched):
