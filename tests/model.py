@@ -45,7 +45,8 @@ class Job:
     order: int = 0
     place: str = ""
     gate: int = 0
-    held: list[Queue] = attrs.field(factory=list)
+    held: dict[Queue, int] = attrs.field(factory=dict)
+    """The queues of which it holds a slot, and since when."""
     tries: int = 0
     check_ms: int = 0
     error_code: str = ""
@@ -121,8 +122,8 @@ class Model:
 
     def end_chain(self, job: Job) -> None:
         waited_for = [self.queue(job)] if job.place == "waiting" else []
-        held, job.held, job.place = job.held, [], ""
-        for queue in sorted(waited_for + held):
+        held, job.held, job.place = job.held, {}, ""
+        for queue in sorted([*waited_for, *held]):
             self.touch(queue)
 
     def walk(self, job: Job) -> None:
@@ -174,7 +175,7 @@ class Model:
             self.schedule_refresh(queue)
 
     def grant(self, job: Job, queue: Queue) -> None:
-        job.held.append(queue)
+        job.held[queue] = self.now_ms
         job.gate, job.place = job.gate + 1, "gate"
         self.turns = [other for other in self.turns if other != queue]
         self.touch(queue)
@@ -187,17 +188,16 @@ class Model:
             self.walk(job)
 
     def drop_holders(self, tenant: str) -> int:
-        dropped = 0
-        holders = sorted(
-            (queue, job.task_id, job.name.job_id) for job in self.jobs.values() for queue in job.held
+        jobs = [job for job in self.jobs.values() if job.name.tenant == tenant]
+        # In the order in which the holders of all queues are listed.
+        listed = sorted(
+            (queue, since_ms, job.task_id, job.name) for job in jobs for queue, since_ms in job.held.items()
         )
-        for (its_tenant, _), _, job_id in holders:
-            job = self.jobs[JobName(tenant, job_id)] if its_tenant == tenant else None
-            if job is not None and job.held:
-                held, job.held = job.held, []
-                dropped += len(held)
-                for queue in sorted(held):
-                    self.touch(queue)
+        dropped = len(listed)
+        for name in dict.fromkeys(name for *_, name in listed):
+            held, self.jobs[name].held = self.jobs[name].held, {}
+            for queue in sorted(held):
+                self.touch(queue)
         return dropped
 
     # --- floating limits -------------------------------------------------------------------------------------------------

@@ -23,7 +23,16 @@ IMPURE = {
     "silo.storage",
 }
 
-ENGINE = {"shard.py", "conservation.py", "disk.py", "checkpoint.py", "replay.py", "rows.py", "window.py"}
+ENGINE = {
+    "shard.py",
+    "conservation.py",
+    "holders.py",
+    "disk.py",
+    "checkpoint.py",
+    "replay.py",
+    "rows.py",
+    "window.py",
+}
 """The files of silo/shard that run commands; all others decide them."""
 
 PURE = [

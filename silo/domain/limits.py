@@ -7,7 +7,7 @@ one list that is refused asks for the same key twice: such a job could wait for 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from enum import IntEnum, IntFlag
 
 import attrs
@@ -91,8 +91,10 @@ SlotLimit = ConcurrencyLimit | FloatingLimit
 Limit = ConcurrencyLimit | FloatingLimit | RateLimit
 
 
-def check_limits(limits: Iterable[Limit]) -> None:
+def check_limits(limits: Sequence[Limit]) -> None:
     """Refuse a list that asks for slots of one key twice.  Raises Invalid."""
+    if len(limits) < 2:
+        return
     keys: set[str] = set()
     for limit in limits:
         if isinstance(limit, RateLimit):

@@ -119,17 +119,8 @@ class QueueRow:
         return self.unsettled_seq != 0
 
 
-@attrs.define
-class HolderRow:
-    job_id: str
-    granted_ms: int
-
-
 QUEUES = Table("queues", tag=0x50, row=QueueRow, catalogue=1)
 """(tenant, queue)"""
-
-HOLDERS = Table("holders", tag=0x51, row=HolderRow, front=1)
-"""(tenant, queue, task id)"""
 
 WAITERS = Table("waiters", tag=0x52, row=JobRef, front=3)
 """(tenant, queue, line, virtual start, start, sequence number of the chain)"""
@@ -232,8 +223,6 @@ def slot_granted(event: SlotGranted, job: JobRow, view: View) -> None:
         limit = slot_limit(job, event.gate)
         view.delete(WAITERS, waiter_key(event.tenant, limit, chain))
         lines = _longer(lines, line_of(limit), -1)
-    holder = HolderRow(event.job_id, event.time_ms)
-    view.insert(HOLDERS, (event.tenant, event.queue, event.task_id), holder)
     _change(event, event.queue, row, view, holders=row.holders + 1, lines=lines, maximum=event.maximum)
 
 
@@ -266,9 +255,8 @@ def holders_dropped(event: HoldersDropped, job: JobRow, view: View) -> None:
 
 
 def _release(event: JobEvent, chain: Chain, view: View) -> None:
-    for queue in chain.held:
+    for queue, _ in chain.held:
         row = existing(view, QUEUES, (event.tenant, queue), event)
-        view.delete(HOLDERS, (event.tenant, queue, chain.task_id))
         _change(event, queue, row, view, holders=row.holders - 1)
 
 

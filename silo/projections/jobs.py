@@ -70,7 +70,7 @@ class Chain:
         seq: the event that started it; the last word in every line.
         since_ms: when it came to its place.
         gate: which of the job's limits it comes to next; at their number it is through.
-        held: the queues of which it holds a slot.
+        held: the queues of which it holds a slot, each with the time since when.
         tries: how often the rate limit at this gate was asked.
         due_ms: when it is asked next, while the chain is `CHECKING`.
     """
@@ -84,7 +84,7 @@ class Chain:
     place: Place
     since_ms: int
     gate: int
-    held: tuple[str, ...]
+    held: tuple[tuple[str, int], ...]
     tries: int
     due_ms: int
 
@@ -131,6 +131,9 @@ JOBS_BY_STATUS = Table("jobs_by_status", tag=0x11, row=bytes, index=True)
 JOBS_BY_METADATA = Table("jobs_by_metadata", tag=0x12, row=bytes, index=True)
 """(tenant, key, the beginning of the value, job id): nothing"""
 
+HOLDERS = Table("holders", tag=0x51, row=bytes, index=True)
+"""(tenant, queue, since when, task id, job id): nothing"""
+
 INDEXED_VALUE_CHARS = 256
 """A metadata value may be 64 KiB; its index holds the beginning, and a reader compares the rest with the job's row."""
 
@@ -138,13 +141,13 @@ INDEXED_VALUE_CHARS = 256
 def _entries(key: Key, job: JobRow) -> list[Entry]:
     """Where a job stands in the orders in which jobs are listed."""
     tenant, job_id = key
-    return [
-        (JOBS_BY_STATUS, (tenant, int(job.status), job.changed_ms, job_id)),
-        *(
-            (JOBS_BY_METADATA, (tenant, name, value[:INDEXED_VALUE_CHARS], job_id))
-            for name, value in job.spec.metadata
-        ),
-    ]
+    entries: list[Entry] = [(JOBS_BY_STATUS, (tenant, int(job.status), job.changed_ms, job_id))]
+    for name, value in job.spec.metadata:
+        entries.append((JOBS_BY_METADATA, (tenant, name, value[:INDEXED_VALUE_CHARS], job_id)))
+    if job.chain is not None:
+        for queue, since_ms in job.chain.held:
+            entries.append((HOLDERS, (tenant, queue, since_ms, job.chain.task_id, job_id)))
+    return entries
 
 
 JOBS = Table("jobs", tag=0x10, row=JobRow, entries=_entries)
@@ -293,7 +296,7 @@ def job_expedited(event: JobExpedited, job: JobRow, view: View) -> None:
 
 def slot_granted(event: SlotGranted, job: JobRow, view: View) -> None:
     gate = event.gate + 1
-    held = (*live_chain(event, job).held, event.queue)
+    held = (*live_chain(event, job).held, (event.queue, event.time_ms))
     _move(event, job, view, _place(job, gate), gate=gate, held=held)
 
 

@@ -16,9 +16,9 @@ from silo.server.statuses import details_of, in_words, status_of
 from silo.shard.cancel import cancel
 from silo.shard.delete import delete
 from silo.shard.draft import Caller
-from silo.shard.drop_holders import drop_holders
 from silo.shard.enqueue import enqueue
 from silo.shard.expedite import expedite
+from silo.shard.holders import drop_tenant_holders
 from silo.shard.import_jobs import Imported, ImportJob, NotImported, import_jobs, refuse_running
 from silo.shard.jobs import JobName
 from silo.shard.reading import GetJob, get_job, get_result
@@ -78,9 +78,7 @@ class JobCalls:
         self, request: pb.DropTenantHoldersRequest, context: Context
     ) -> pb.DropTenantHoldersResponse:
         shard, tenant = self.shards.for_tenant(request.shard, request.tenant)
-        dropped = 0
-        while more := await shard.execute(drop_holders, tenant, caller=client("DropTenantHolders", context)):
-            dropped += more
+        dropped = await drop_tenant_holders(shard, tenant, client("DropTenantHolders", context))
         return pb.DropTenantHoldersResponse(holders_dropped=dropped)
 
     async def ImportJobs(self, request: pb.ImportJobsRequest, context: Context) -> pb.ImportJobsResponse:

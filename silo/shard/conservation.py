@@ -21,7 +21,6 @@ from typing import Any
 
 from silo.domain.jobs import JobStatus
 from silo.projections.concurrency import (
-    HOLDERS,
     QUEUES,
     REFRESHES_DUE,
     UNSETTLED,
@@ -31,7 +30,16 @@ from silo.projections.concurrency import (
     waiter_key,
 )
 from silo.projections.counters import COUNTS, NOTHING, WHOLE_SHARD_KEY, CountRow
-from silo.projections.jobs import JOBS, Chain, JobRow, Place, is_through
+from silo.projections.jobs import (
+    HOLDERS,
+    JOBS,
+    JOBS_BY_METADATA,
+    JOBS_BY_STATUS,
+    Chain,
+    JobRow,
+    Place,
+    is_through,
+)
 from silo.projections.leases import EXPIRIES, LEASES
 from silo.projections.rates import (
     BUCKET_LINES,
@@ -54,6 +62,8 @@ VIOLATIONS_MAX = 20
 """More of them say nothing new."""
 
 COUNTED: tuple[Table[Any], ...] = (
+    JOBS_BY_STATUS,
+    JOBS_BY_METADATA,
     READY,
     TIMERS,
     LEASES,
@@ -148,8 +158,8 @@ def _entries_of_a_job(key: Key, job: JobRow) -> Iterator[Entry]:
         yield FORGETTING, (job.forget_ms, *key)
     if job.chain is not None:
         yield from _places(tenant, job, job.chain)
-        for queue in job.chain.held:
-            yield HOLDERS, (tenant, queue, job.chain.task_id)
+    if JOBS.entries is not None:
+        yield from JOBS.entries(key, job)
 
 
 def _places(tenant: str, job: JobRow, chain: Chain) -> Iterator[Entry]:

@@ -5,25 +5,28 @@ The jobs themselves go on, so that more of them may run for a while than their l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from silo.events.catalogue import HoldersDropped
-from silo.projections.concurrency import HOLDERS
+from silo.projections.jobs import JOBS
 from silo.shard.draft import Draft
-from silo.shard.jobs import JobName, require_jobs
-
-DROPPED_PER_COMMAND_MAX = 200
+from silo.shard.jobs import JobName, require_gates
 
 
-def drop_holders(tenant: str, draft: Draft) -> int:
-    """Drop the slots of some of the tenant's jobs.  Returns how many slots; there may be more until it returns 0."""
-    front = draft.view.first(HOLDERS, (tenant,), DROPPED_PER_COMMAND_MAX)
-    names = list(dict.fromkeys(JobName(tenant, row.job_id) for _, row in front))
+def drop_holders(names: Sequence[JobName], draft: Draft) -> int:
+    """Take away the slots that these jobs hold, if they do.  Returns how many it took."""
+    keys = [(name.tenant, name.job_id) for name in names]
+    draft.view.require(JOBS, keys)
+    jobs = [draft.view.get(JOBS, key) for key in keys]
+    require_gates([(name.tenant, job.spec) for name, job in zip(names, jobs, strict=True) if job], draft.view)
     dropped = 0
-    for name, job in zip(names, require_jobs(names, draft.view), strict=True):
-        assert job.chain is not None
-        dropped += len(job.chain.held)
+    for name, job in zip(names, jobs, strict=True):
+        chain = job.chain if job is not None else None
+        if chain is None or not chain.held:
+            continue
+        queues = tuple(queue for queue, _ in chain.held)
+        dropped += len(queues)
         draft.emit(
-            HoldersDropped(
-                tenant=tenant, job_id=name.job_id, task_id=job.chain.task_id, queues=job.chain.held
-            )
+            HoldersDropped(tenant=name.tenant, job_id=name.job_id, task_id=chain.task_id, queues=queues)
         )
     return dropped

@@ -9,7 +9,7 @@ from silo.projections.tasks import TIMERS, JobRef
 from silo.projections.view import Key, Row, Table
 from silo.shard.draft import Draft
 from silo.shard.gates import walk
-from silo.shard.jobs import JobName, require_jobs
+from silo.shard.jobs import JobName, require_chains
 
 PER_COMMAND_MAX = 200
 
@@ -32,7 +32,7 @@ def due_jobs(table: Table[JobRef], draft: Draft) -> list[JobName]:
 def wake_due_chains(draft: Draft) -> int:
     """Lead chains on whose start has come.  Returns how many; there may be more."""
     due = due_jobs(TIMERS, draft)
-    for name, job in zip(due, require_jobs(due, draft.view), strict=True):
+    for name, job in zip(due, require_chains(due, draft.view), strict=True):
         assert job.chain is not None
         draft.emit(ChainDue(tenant=name.tenant, job_id=name.job_id, task_id=job.chain.task_id))
         if job.spec.limits:

@@ -10,7 +10,6 @@ from silo.events.catalogue import JobEnqueued
 from silo.projections.jobs import JOBS
 from silo.shard.chains import start_chain
 from silo.shard.draft import Draft
-from silo.shard.jobs import require_gates
 
 
 @attrs.frozen(kw_only=True)
@@ -29,7 +28,6 @@ def enqueue(job: NewJob, draft: Draft) -> str:
     if job.job_id and draft.view.get(JOBS, (job.tenant, job.job_id)) is not None:
         raise AlreadyExists(job.job_id)
 
-    require_gates([(job.tenant, job.spec)], draft.view)
     job_id = job.job_id or draft.ids.uuid7(draft.now_ms)
     draft.emit(JobEnqueued(tenant=job.tenant, job_id=job_id, spec=job.spec, payload=job.payload))
     start_chain(

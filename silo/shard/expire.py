@@ -8,7 +8,7 @@ from silo.projections.jobs import JobRow
 from silo.projections.leases import EXPIRIES, LEASES, LeaseRow
 from silo.shard.draft import Draft
 from silo.shard.due import due_keys
-from silo.shard.jobs import JobName, require_jobs, rows, the_job
+from silo.shard.jobs import JobName, require_chains, rows, the_job
 from silo.shard.lease import renewal
 from silo.shard.outcome import Cancelled, Failure, Outcome, end_attempt
 from silo.shard.refresh import expire_refresh
@@ -24,7 +24,7 @@ def expire_leases(_: None, draft: Draft) -> int:
     """
     overdue = [str(key[1]) for key, _ in due_keys(EXPIRIES, draft)]
     leases = rows(draft.view, LEASES, [(task_id,) for task_id in overdue])
-    require_jobs([JobName(lease.tenant, lease.job_id) for lease in leases if not lease.queue], draft.view)
+    require_chains([JobName(lease.tenant, lease.job_id) for lease in leases if not lease.queue], draft.view)
     for task_id, lease in zip(overdue, leases, strict=True):
         expires_ms = draft.leases.expires_ms(task_id, lease.expires_ms)
         if expires_ms > draft.now_ms:

@@ -32,7 +32,7 @@ from silo.domain.limits import RateLimit
 from silo.projections.concurrency import UNSETTLED
 from silo.projections.jobs import Place
 from silo.shard.draft import Draft
-from silo.shard.jobs import JobName, require_jobs, the_job
+from silo.shard.jobs import JobName, require_chains, the_job
 from silo.shard.rates import Reply, ask_bucket, ask_limiter, note_reply
 from silo.shard.slots import ask_for_slot, let_in, next_waiter, next_waiters
 
@@ -60,7 +60,7 @@ def settle(draft: Draft) -> int:
     view = draft.view
     if not view.first(UNSETTLED, (), 1):
         return 0
-    require_jobs(next_waiters(GRANTS_PER_COMMAND_MAX, view), view)
+    require_chains(next_waiters(GRANTS_PER_COMMAND_MAX, view), view)
     for granted in range(GRANTS_PER_COMMAND_MAX):
         front = view.first(UNSETTLED, (), 1)
         if not front:

@@ -48,13 +48,19 @@ def rows(view: View, table: Table[Row], keys: Sequence[Key], *, ahead: Iterable[
 
 
 def require_jobs(names: Sequence[JobName], view: View, *, ahead: Iterable[JobName] = ()) -> list[JobRow]:
-    """The rows of jobs that a queue or a lease names, with what a change of their state will read besides.
+    """The rows of jobs that a queue or a lease names, with what a change of their status will read besides.
 
     Without this a command about many jobs would load their rows one by one, and begin anew after each.
     """
     keys = [(name.tenant, name.job_id) for name in names]
     jobs = rows(view, JOBS, keys, ahead=((name.tenant, name.job_id) for name in ahead))
     view.require(COUNTS, sorted({(name.tenant,) for name in names}))
+    return jobs
+
+
+def require_chains(names: Sequence[JobName], view: View) -> list[JobRow]:
+    """The same for jobs whose chains end or go on: with the queues and buckets at their gates."""
+    jobs = require_jobs(names, view)
     require_gates([(name.tenant, job.spec) for name, job in zip(names, jobs, strict=True)], view)
     return jobs
 

@@ -13,7 +13,7 @@ from silo.projections.jobs import JobRow
 from silo.projections.leases import LEASES
 from silo.shard.chains import start_chain
 from silo.shard.draft import Draft
-from silo.shard.jobs import JobName, require_gates, the_job
+from silo.shard.jobs import JobName, the_job
 
 
 @attrs.frozen
@@ -62,7 +62,6 @@ def end_attempt(name: JobName, outcome: Outcome, draft: Draft) -> None:
     job = the_job(name, draft.view)
     chain = job.chain
     assert chain is not None
-    require_gates([(name.tenant, job.spec)], draft.view)
     match outcome:
         case Success(result):
             draft.emit(

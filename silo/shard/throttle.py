@@ -21,7 +21,7 @@ from silo.ratelimit.buckets import passes_at_ms
 from silo.shard.draft import Draft
 from silo.shard.due import due_jobs, due_keys
 from silo.shard.gates import walk
-from silo.shard.jobs import JobName, require_jobs, rows, the_job
+from silo.shard.jobs import JobName, require_chains, require_jobs, rows, the_job
 from silo.shard.rates import Question, ask_bucket, ask_limiter
 
 LET_IN_PER_BUCKET_MAX = 50
@@ -39,7 +39,7 @@ def check_due(_: None, draft: Draft) -> int:
     if draft.rules.asks_limiter:
         return 0
     due = due_jobs(CHECKS, draft)
-    for name, job in zip(due, require_jobs(due, draft.view), strict=True):
+    for name, job in zip(due, require_chains(due, draft.view), strict=True):
         assert job.chain is not None
         ask_bucket(name, job.chain, rate_limit(job, job.chain.gate), draft)
         walk(name, draft)
@@ -87,7 +87,7 @@ def open_buckets(_: None, draft: Draft) -> int:
     due = [key[1:] for key, _ in due_keys(BUCKET_TIMERS, draft)]
     buckets = rows(draft.view, BUCKETS, due)
     fronts = [ref for key, row in zip(due, buckets, strict=True) for _, ref in _front(key, row, draft)]
-    require_jobs([JobName(ref.tenant, ref.job_id) for ref in fronts], draft.view)
+    require_chains([JobName(ref.tenant, ref.job_id) for ref in fronts], draft.view)
     for key in due:
         _look_at(key, draft)
     return len(due)

@@ -39,7 +39,7 @@ class Window:
 
     def at_hand(self, rows: int) -> list[tuple[Key, Any]]:
         """Up to `rows` rows from the front, as far as it is here."""
-        return list(islice(self._rows.items(), rows))
+        return list(islice(self._rows.items(), rows)) if self._rows else []
 
     def covers(self, key: Key) -> bool:
         """Whether the row under this key is here if it exists at all."""

@@ -25,10 +25,10 @@ from silo.projections.jobs import JobRow
 from silo.shard.cancel import cancel
 from silo.shard.conservation import check_conservation
 from silo.shard.delete import delete
-from silo.shard.draft import Rules
-from silo.shard.drop_holders import drop_holders
+from silo.shard.draft import SYSTEM, Rules
 from silo.shard.enqueue import enqueue
 from silo.shard.expedite import expedite
+from silo.shard.holders import drop_tenant_holders
 from silo.shard.import_jobs import Imported, NotImported, import_jobs
 from silo.shard.jobs import JobName
 from silo.shard.lease import LeaseTask, heartbeat, lease_task
@@ -230,7 +230,8 @@ class World:
                 for name, row in (await self.jobs()).items():
                     if row.chain is not None:
                         model.jobs[name].task_id = row.chain.task_id
-                dropped = await self.ask(drop_holders, tenant)
+                model.now_ms = self.shard.now_ms()
+                dropped = await drop_tenant_holders(self.shard, tenant, SYSTEM)
                 assert dropped == model.command(model.drop_holders, tenant)
             case "clock", (by_ms,):
                 self.clock.now_ms += by_ms
@@ -339,7 +340,8 @@ class World:
             assert row.status is job.status
             assert (chain.place.name.lower() if chain else "") == job.place
             if chain is not None:
-                assert (chain.gate, chain.held) == (job.gate, tuple(queue for _, queue in job.held))
+                held = [queue for queue, _ in chain.held]
+                assert (chain.gate, held) == (job.gate, [queue for _, queue in job.held])
 
     async def check(self) -> None:
         for name in NAMES:

@@ -16,6 +16,7 @@ from typing import Any
 import attrs
 
 from silo.domain.jobs import JobSpec
+from silo.domain.limits import ConcurrencyLimit, Limit
 from silo.domain.tenants import DEFAULT_TENANT
 from silo.shard.enqueue import NewJob, enqueue
 from silo.shard.lease import LeaseTasks, lease_tasks
@@ -32,6 +33,26 @@ SPEC = JobSpec(priority=50, task_group=TASK_GROUP, enqueue_time_ms=0, retry_poli
 _NOISE = random.Random(1).randbytes(1 << 20)
 
 JobIds = Callable[[], str]
+Specs = Callable[[int], JobSpec]
+"""What to state of the job with this number."""
+
+
+def plain(_: int) -> JobSpec:
+    """Nothing but the task group."""
+    return SPEC
+
+
+def limited_by(*limits: Limit, task_group: str = TASK_GROUP) -> Specs:
+    """The same limits for all."""
+    spec = attrs.evolve(SPEC, limits=limits, task_group=task_group)
+    return lambda _: spec
+
+
+def limited_by_customer(customers: int) -> Specs:
+    """A concurrency limit for each of so many customers, by turns."""
+    limits = (ConcurrencyLimit(key=f"customer-{number}", max_concurrency=4) for number in range(customers))
+    specs = [attrs.evolve(SPEC, limits=(limit,)) for limit in limits]
+    return lambda number: specs[number % customers]
 
 
 def by_server() -> str:
@@ -92,7 +113,9 @@ async def measured(say: Say, total: int) -> AsyncIterator[Done]:
     done.main_us = (time.thread_time() - thread_began) / done.jobs * 1e6
 
 
-async def life_cycle(shard: Shard, say: Say, *, jobs: int, tasks: int, in_flight: int) -> Done:
+async def life_cycle(
+    shard: Shard, say: Say, *, jobs: int, tasks: int, in_flight: int, specs: Specs = plain
+) -> Done:
     """Enqueue, lease and report jobs at the same time: so many producers, and as many workers.
 
     Args:
@@ -106,8 +129,9 @@ async def life_cycle(shard: Shard, say: Say, *, jobs: int, tasks: int, in_flight
         nonlocal to_enqueue
         while to_enqueue:
             to_enqueue -= 1
+            first = to_enqueue * LOT
             await room.acquire()
-            await enqueue_lot(shard, by_server, to_enqueue * LOT)
+            await enqueue_lot(shard, by_server, first, specs)
             work.release()
 
     async def consume(worker: str) -> None:
@@ -123,7 +147,9 @@ async def life_cycle(shard: Shard, say: Say, *, jobs: int, tasks: int, in_flight
     return done
 
 
-async def enqueue_all(shard: Shard, say: Say, *, jobs: int, tasks: int, job_ids: JobIds = by_server) -> Done:
+async def enqueue_all(
+    shard: Shard, say: Say, *, jobs: int, tasks: int, job_ids: JobIds = by_server, specs: Specs = plain
+) -> Done:
     """Enqueue jobs, one by one, from so many producers."""
     left = jobs // LOT
 
@@ -131,7 +157,7 @@ async def enqueue_all(shard: Shard, say: Say, *, jobs: int, tasks: int, job_ids:
         nonlocal left
         while left:
             left -= 1
-            await enqueue_lot(shard, job_ids, left * LOT)
+            await enqueue_lot(shard, job_ids, left * LOT, specs)
             done.jobs += LOT
 
     async with measured(say, jobs) as done:
@@ -175,13 +201,13 @@ async def at_pace(shard: Shard, say: Say, *, jobs_per_s: int, seconds: float) ->
     return took_ms
 
 
-async def enqueue_lot(shard: Shard, job_ids: JobIds, number: int) -> None:
+async def enqueue_lot(shard: Shard, job_ids: JobIds, number: int, specs: Specs = plain) -> None:
     for offset in range(LOT):
-        await enqueue_one(shard, job_ids, number + offset)
+        await enqueue_one(shard, job_ids, number + offset, specs)
 
 
-async def enqueue_one(shard: Shard, job_ids: JobIds, number: int) -> None:
-    job = NewJob(tenant=DEFAULT_TENANT, job_id=job_ids(), spec=SPEC, payload=payload(number))
+async def enqueue_one(shard: Shard, job_ids: JobIds, number: int, specs: Specs = plain) -> None:
+    job = NewJob(tenant=DEFAULT_TENANT, job_id=job_ids(), spec=specs(number), payload=payload(number))
     await shard.execute(enqueue, job, size=PAYLOAD_BYTES)
 
 
