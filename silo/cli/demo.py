@@ -31,7 +31,7 @@ import grpc
 
 from silo.cli.demo_audit import Audit, Outage, audit
 from silo.cli.demo_client import Client
-from silo.cli.demo_plan import IN_WORDS, TENANTS, Kind, PlannedJob, plan
+from silo.cli.demo_plan import HARBOUR, IN_WORDS, TENANTS, Kind, PlannedJob, plan
 from silo.cli.demo_processes import DemoFailed, Processes, Started, processes
 from silo.cli.demo_screen import Figures, Screen
 from silo.events.catalogue import JobEnqueued
@@ -189,6 +189,7 @@ class Demo:
         self.called_off = 0
         self.tallies: dict[str, dict[str, int]] = {}
         self.half = asyncio.Event()
+        self.last_ship = [job for job in jobs if job.kind is Kind.LIMITED][-1]
 
     async def run(self) -> None:
         self._introduce()
@@ -258,6 +259,8 @@ class Demo:
             if job.kind is Kind.CALLED_OFF:
                 await self.client.cancel(job.tenant, job.id)
                 self.called_off += 1
+            if job is self.last_ship:
+                await self._explain(job)
 
     async def _interrupt(self, job: PlannedJob) -> None:
         """Enqueue a job, wait until a worker runs it, and cancel it."""
@@ -298,6 +301,11 @@ class Demo:
             f"[bold green]the broker answers again[/], {(back_ms - killed_ms) / 1000:.1f} s after the kill"
         )
         return Outage(killed_ms, back_ms)
+
+    async def _explain(self, job: PlannedJob) -> None:
+        """Ask the broker why a job is not running, as `silo job explain` does."""
+        told = await self.client.explain(job.tenant, job.id)
+        self.screen.step(f"why does {job.id} of the {job.tenant} not run?  {told}")
 
     async def _all_ended(self) -> None:
         """Wait until the broker has no job that has not ended."""
@@ -365,6 +373,9 @@ class Demo:
         say(f"  ok  each of {results:,} results is the one that the job's payload leads to")
         say("  ok  the rows count what the logs tell\n")
         self.screen.counts(found)
+
+        title("A limit at work", f"the {HARBOUR} and its cranes, as its shard's log has it")
+        self.screen.limit(found, self.jobs)
 
         title("The outage")
         sent_again = self.client.sent_again + sum(tally["sent_again"] for tally in self.tallies.values())

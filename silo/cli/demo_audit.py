@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 
 import attrs
 
-from silo.cli.demo_plan import ENDS, TENANTS, Kind, PlannedJob, work
+from silo.cli.demo_plan import CRANES, ENDS, HARBOUR, TENANTS, Kind, PlannedJob, work
 from silo.cluster.ranges import HashRange
 from silo.cluster.shard_map import ShardMap
 from silo.cluster.single_node import beside
@@ -22,6 +22,7 @@ from silo.domain.ids import Ids
 from silo.domain.jobs import JobStatus
 from silo.domain.tenants import tenant_hash
 from silo.events.catalogue import (
+    AttemptCancelled,
     AttemptFailed,
     AttemptSucceeded,
     Event,
@@ -30,6 +31,8 @@ from silo.events.catalogue import (
     JobEvent,
     JobFailed,
     LeaseExpired,
+    SlotGranted,
+    SlotWaited,
     TaskLeased,
 )
 from silo.projections.counters import CountRow
@@ -58,6 +61,8 @@ class Life:
     ends: list[JobStatus] = attrs.Factory(list)
     ended_ms: int = 0
     result: bytes = b""
+    waited_ms: int | None = None
+    granted_ms: int | None = None
 
 
 @attrs.frozen
@@ -75,6 +80,8 @@ class Audit:
     Attributes:
         owners: the shard of each tenant.
         counts: how many jobs of each tenant are in each status, as the shards' rows count them.
+        at_the_crane: who holds a slot of the harbour's limit, as far as the log is read.
+        most_at_the_crane: how many did at the same time.
         story: one job's events, oldest first.
         problems: what is not as promised, a sentence each; empty if all is well.
     """
@@ -83,6 +90,8 @@ class Audit:
     events: int = 0
     owners: dict[str, str] = attrs.Factory(dict)
     counts: dict[str, CountRow] = attrs.Factory(dict)
+    at_the_crane: set[str] = attrs.Factory(set)
+    most_at_the_crane: int = 0
     story: list[Event] = attrs.Factory(list)
     problems: list[str] = attrs.Factory(list)
 
@@ -91,6 +100,14 @@ class Audit:
 
     def count(self, tenant: str, status: JobStatus) -> int:
         return self.counts[tenant].by_status[status]
+
+    def waits_for_crane_ms(self) -> list[int]:
+        """How long jobs of the harbour stood in line for their first slot, shortest first; those that did."""
+        return sorted(
+            life.granted_ms - life.waited_ms
+            for life in self.lives.values()
+            if life.waited_ms is not None and life.granted_ms is not None
+        )
 
     def seconds_until(self, part: float) -> float:
         """How long after the first enqueue this part of all jobs had ended."""
@@ -157,6 +174,19 @@ async def _read_log(shard: Shard, found: Audit) -> None:
         for event in events:
             if isinstance(event, JobEvent):
                 _note(event, found.lives.setdefault((event.tenant, event.job_id), Life()))
+                if event.tenant == HARBOUR:
+                    _note_crane(event, found)
+
+
+def _note_crane(event: JobEvent, found: Audit) -> None:
+    match event:
+        case SlotGranted():
+            found.at_the_crane.add(event.task_id)
+        case AttemptSucceeded() | AttemptFailed() | AttemptCancelled():
+            found.at_the_crane.discard(event.task_id)
+        case _:
+            pass
+    found.most_at_the_crane = max(found.most_at_the_crane, len(found.at_the_crane))
 
 
 def _note(event: JobEvent, life: Life) -> None:
@@ -166,6 +196,10 @@ def _note(event: JobEvent, life: Life) -> None:
             life.enqueued_ms = event.time_ms
         case TaskLeased() if life.first_lease_ms is None:
             life.first_lease_ms = event.time_ms
+        case SlotWaited() if life.waited_ms is None:
+            life.waited_ms = event.time_ms
+        case SlotGranted() if life.granted_ms is None:
+            life.granted_ms = event.time_ms
         case LeaseExpired():
             life.expired += 1
         case AttemptFailed():
@@ -196,6 +230,11 @@ def problems(found: Audit, jobs: Sequence[PlannedJob]) -> Iterator[str]:
     strangers = len(found.lives) - len(jobs)
     if strangers > 0:
         yield f"the logs have {strangers:,} jobs that nobody enqueued"
+
+    if found.most_at_the_crane > CRANES:
+        yield f"{found.most_at_the_crane} jobs of the {HARBOUR} were at its {CRANES} cranes at the same time"
+    if found.at_the_crane:
+        yield f"{len(found.at_the_crane)} slots of the {HARBOUR} were never given back"
 
     # Two witnesses that know nothing of each other: the counters that the broker kept, and the events read just now.
     ends = Counter((tenant, status) for (tenant, _), life in found.lives.items() for status in life.ends)

@@ -1,4 +1,4 @@
-"""As much of a client as the demo needs, in plain silo.v1.  A client library for programs comes in a later release.
+"""As much of a client as the demo needs.  A client library for programs comes in a later release.
 
 It shows the three things that every client does:
 
@@ -16,7 +16,9 @@ from typing import Any
 import grpc
 import xxhash
 
+from silo.pb import silo_ext_pb2 as ext
 from silo.pb import silo_pb2 as pb
+from silo.pb.silo_ext_pb2_grpc import InspectionStub
 from silo.pb.silo_pb2_grpc import SiloStub
 
 TASK_GROUP = "demo"
@@ -47,6 +49,7 @@ class Client:
         self.sent_again = 0
         self._channel = grpc.aio.insecure_channel(address, options=CHANNEL)
         self._stub: Any = SiloStub(self._channel)
+        self._inspection: Any = InspectionStub(self._channel)
         self._metadata = (("x-silo-actor", actor),)
         self._owners: list[pb.ShardOwner] = []
 
@@ -105,6 +108,12 @@ class Client:
         reply = await self.call("GetJob", request)
         status: pb.JobStatus = reply.status
         return status
+
+    async def explain(self, tenant: str, job_id: str) -> str:
+        """Why a job is not running, in a sentence."""
+        request = ext.ExplainJobRequest(shard=self.shard_of(tenant), tenant=tenant, id=job_id)
+        reply = await self._inspection.ExplainJob(request, timeout=CALL_S, metadata=self._metadata)
+        return str(reply.summary)
 
     async def totals(self) -> tuple[int, int]:
         """How many jobs the broker has, and how many of them have ended."""

@@ -17,7 +17,16 @@ from silo.cli.demo_client import TASK_GROUP
 from silo.domain.jobs import JobStatus
 from silo.pb import silo_pb2 as pb
 
-TENANTS = ("bakery", "cinema", "dentist", "florist", "garage")
+TENANTS = ("bakery", "cinema", "dentist", "florist", "garage", "harbour")
+HARBOUR = "harbour"
+CRANE = "crane"
+CRANES = 2
+"""What the jobs of the harbour share: so many of them run at the same time, however many workers there are."""
+
+SHIP_S = 0.02
+"""How long a job of the harbour needs its crane."""
+
+OTHERS = [tenant for tenant in TENANTS if tenant != HARBOUR]
 PRIORITIES = (10, 50, 90)
 HASHES = 200
 """How often a worker hashes the payload: about a tenth of a millisecond of real work."""
@@ -31,6 +40,7 @@ class Kind(Enum):
     HOPELESS = "hopeless"
     LATER = "later"
     CALLED_OFF = "called off"
+    LIMITED = "limited"
     INTERRUPTED = "interrupted"
 
 
@@ -40,6 +50,7 @@ IN_WORDS = {
     Kind.HOPELESS: "fail until no tries are left",
     Kind.LATER: "are to start some seconds later",
     Kind.CALLED_OFF: "are cancelled before they start",
+    Kind.LIMITED: f"are of one tenant, the {HARBOUR}, and share its {CRANES} cranes: a limit of {CRANES} at a time",
     Kind.INTERRUPTED: "is cancelled while a worker runs it",
 }
 
@@ -49,8 +60,12 @@ ENDS = {
     Kind.HOPELESS: JobStatus.FAILED,
     Kind.LATER: JobStatus.SUCCEEDED,
     Kind.CALLED_OFF: JobStatus.CANCELLED,
+    Kind.LIMITED: JobStatus.SUCCEEDED,
     Kind.INTERRUPTED: JobStatus.CANCELLED,
 }
+
+
+CRANE_LIMIT = pb.Limit(concurrency=pb.ConcurrencyLimit(key=CRANE, max_concurrency=CRANES))
 
 
 @attrs.frozen(kw_only=True)
@@ -94,12 +109,19 @@ class PlannedJob:
             ),
             payload=pb.SerializedBytes(msgpack=self.payload),
             metadata={"kind": self.kind.value},
+            limits=[CRANE_LIMIT] if self.kind is Kind.LIMITED else [],
         )
 
 
 def plan(jobs: int) -> list[PlannedJob]:
     """So many jobs, of all kinds and tenants; the same at every run."""
-    return [_job(number) for number in range(jobs)]
+    # The ships come all at once, so that they have to wait for one another.
+    ships = range(jobs * 3 // 10, jobs * 35 // 100)
+    return [_ship(number) if number in ships else _job(number) for number in range(jobs)]
+
+
+def _ship(number: int) -> PlannedJob:
+    return PlannedJob(tenant=HARBOUR, id=f"job-{number:05}", kind=Kind.LIMITED, priority=PRIORITIES[1])
 
 
 def _job(number: int) -> PlannedJob:
@@ -107,7 +129,7 @@ def _job(number: int) -> PlannedJob:
     # Like chance, but the same at every run.
     scattered = zlib.crc32(job_id.encode())
     job = PlannedJob(
-        tenant=TENANTS[scattered % len(TENANTS)],
+        tenant=OTHERS[scattered % len(OTHERS)],
         id=job_id,
         kind=Kind.PLAIN,
         priority=PRIORITIES[scattered // 1000 % len(PRIORITIES)],

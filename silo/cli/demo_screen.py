@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from silo.cli.demo_audit import Audit, Outage
-from silo.cli.demo_plan import PRIORITIES, PlannedJob
+from silo.cli.demo_plan import CRANES, PRIORITIES, Kind, PlannedJob
 from silo.domain.jobs import JobStatus
 from silo.events.catalogue import (
     AttemptFailed,
@@ -31,6 +31,8 @@ from silo.events.catalogue import (
     JobEnqueued,
     LeaseExpired,
     LeaseRenewed,
+    SlotGranted,
+    SlotWaited,
     TaskLeased,
 )
 
@@ -156,6 +158,21 @@ class Screen:
         table.add_row("caught by the outage", *_percentiles(found.waits_ms(jobs, outage, caught=True)))
         self._console.print(table)
 
+    def limit(self, found: Audit, jobs: Sequence[PlannedJob]) -> None:
+        """What the harbour's limit did."""
+        limited = [job for job in jobs if job.kind is Kind.LIMITED]
+        waits_ms = found.waits_for_crane_ms()
+        most = found.most_at_the_crane
+        self.say(
+            f"  {len(limited):,} jobs, {CRANES} slots: never more than {most} were held at once, and all were given back"
+        )
+        if waits_ms:
+            middle_s, longest_s = waits_ms[len(waits_ms) // 2] / 1000, waits_ms[-1] / 1000
+            self.say(
+                f"  {len(waits_ms):,} stood in line, for {middle_s:.1f} s in the middle, {longest_s:.1f} s at most,"
+            )
+            self.say("  while the jobs of the other tenants went to the same workers")
+
     def history(self, events: Sequence[Event], outage: Outage) -> None:
         """One job's events, and where in between the broker was killed."""
         table = _table(">number", ">after", "event", "", "caused by")
@@ -220,5 +237,9 @@ def _details(event: Event) -> str:
             return f"attempt {event.attempt}, {event.error_code}"
         case AttemptSucceeded():
             return f"attempt {event.attempt}, result of {len(event.result)} bytes"
+        case SlotWaited():
+            return f"in line for {event.queue}, of which there are {event.maximum}"
+        case SlotGranted():
+            return f"one of {event.maximum} slots of {event.queue}"
         case _:
             return ""

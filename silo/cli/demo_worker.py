@@ -20,7 +20,7 @@ import grpc
 import msgpack
 
 from silo.cli.demo_client import Client
-from silo.cli.demo_plan import Kind, work
+from silo.cli.demo_plan import SHIP_S, Kind, work
 from silo.pb import silo_pb2 as pb
 
 TASKS_MAX = 24
@@ -90,6 +90,8 @@ class Worker:
         if job["kind"] == Kind.INTERRUPTED.value:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(cancelled.wait(), INTERRUPTED_AFTER_S)
+        if job["kind"] == Kind.LIMITED.value:
+            await asyncio.sleep(SHIP_S)
         if cancelled.is_set():
             return pb.ReportOutcomeRequest(cancelled=pb.Cancelled())
         if task.relative_attempt_number <= job["fails"]:

@@ -18,16 +18,20 @@ from silo.storage.template import has_placeholder
 
 
 class Commands(click.Group):
-    """The commands, of which the demo is imported only when somebody asks for it."""
+    """The commands, of which some are imported only when somebody asks for them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), "demo"])
+        return sorted([*super().list_commands(ctx), "demo", "job"])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name == "demo":
             from silo.cli.demo import demo
 
             return demo
+        if cmd_name == "job":
+            from silo.cli.job import job
+
+            return job
         return super().get_command(ctx, cmd_name)
 
 
@@ -42,6 +46,7 @@ def cli() -> None:
       silo serve --data /var/lib/silo   the same, with its data elsewhere
       silo serve -c silo.toml           as the file says; see docs/configuration.md
       siloctl cluster info              what that server has
+      silo job explain JOB              why a job is not running
     """
 
 

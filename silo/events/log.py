@@ -184,11 +184,11 @@ class Log:
             else:
                 await advanced.wait()
 
-    async def history(self, last_seq: int) -> list[Event]:
-        """The events of one job, oldest first, given its newest.  Waits until that is durable."""
+    async def history(self, last_seq: int, *, most: int | None = None) -> list[Event]:
+        """The newest events of one job, up to so many, oldest first, given the newest.  Waits until that is durable."""
         if last_seq > self.durable_seq:
             await self.durable()
-        return await history(self._db, last_seq)
+        return await history(self._db, last_seq, most=most)
 
 
 async def read(
@@ -227,12 +227,12 @@ async def read(
                 yield wanted
 
 
-async def history(reader: Reader, last_seq: int) -> list[Event]:
-    """The events of one job, oldest first, given its newest: a walk along `prev`."""
+async def history(reader: Reader, last_seq: int, *, most: int | None = None) -> list[Event]:
+    """The newest events of one job, up to so many, oldest first, given the newest: a walk along `prev`."""
     events: list[Event] = []
     seq = last_seq
     record: dict[int, Event] = {}
-    while seq:
+    while seq and (most is None or len(events) < most):
         if seq not in record:
             record = await _read_record(reader, seq)
         event = record[seq]

@@ -23,7 +23,9 @@ from silo.domain.ids import Ids
 from silo.errors import Corrupt, Fenced, SiloError, Unavailable
 from silo.server.cluster_info import Cluster
 from silo.server.from_settings import data_place, shard_options
-from silo.server.service import Silo
+from silo.server.inspection import SERVICE as INSPECTION
+from silo.server.inspection import Inspection
+from silo.server.service import SERVICE, Silo, handlers
 from silo.server.shards import OpenShard, Shards
 from silo.settings import Settings
 from silo.shard.shard import REOPEN_AFTER_S, Shard
@@ -127,9 +129,9 @@ class Broker:
     def _keep(self, name: str, shard: Shard, run: Callable[[Shard], Awaitable[None]]) -> None:
         self._tasks.append(asyncio.create_task(_keep_running(name, shard, run), name=name))
 
-    def handlers(self) -> grpc.GenericRpcHandler:
-        """The methods of silo.v1 as gRPC wants them.  To be asked for when `open` has returned."""
-        return self._service.handlers()
+    def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
+        """The methods of all services as gRPC wants them.  To be asked for when `open` has returned."""
+        return handlers(SERVICE, self._service), handlers(INSPECTION, Inspection(self._service.shards))
 
     # --- running ---------------------------------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from silo.server.broker import Broker, Outside
 from silo.server.cluster_info import SingleNode
 from silo.server.from_settings import data_place, durability, grpc_options, store_spec
 from silo.server.gubernator_channel import connect_limiter
+from silo.server.inspection import SERVICE as INSPECTION
 from silo.server.interceptors import Auth
 from silo.server.listening import why_not
 from silo.server.service import SERVICE
@@ -38,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 DRAIN_S = 5.0
 TURN_AWAY_S = 0.1
+
+SERVICES = (SERVICE.full_name, INSPECTION.full_name)
 
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - to warn of it
 
@@ -65,7 +68,7 @@ class Node:
         self._server = grpc.aio.server(
             interceptors=[Auth(token)] if token else [], options=grpc_options(settings)
         )
-        self._health = Health(self._server, (SERVICE.full_name,))
+        self._health = Health(self._server, SERVICES)
 
     def _outside(self) -> Outside:
         stores = store_spec(self.settings.database)
@@ -172,8 +175,8 @@ class Node:
         )
 
     async def _serve(self) -> None:
-        self._server.add_generic_rpc_handlers((self.broker.handlers(),))
-        add_reflection(self._server, (SERVICE.full_name,))
+        self._server.add_generic_rpc_handlers(self.broker.handlers())
+        add_reflection(self._server, SERVICES)
         await self._health.serving()
         await self._server.start()
 

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
-from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
 from silo.pb import silo_pb2 as pb
@@ -45,11 +45,12 @@ class Silo(JobCalls, WorkerCalls, OperatorCalls):
         self.reset_shard = reset_shard
         self.profiling = asyncio.Lock()
 
-    def handlers(self) -> grpc.GenericRpcHandler:
-        """The methods as gRPC wants them: one for each rpc of the proto, so none can be forgotten."""
-        return grpc.method_handlers_generic_handler(
-            SERVICE.full_name, {rpc.name: _handler(rpc, getattr(self, rpc.name)) for rpc in SERVICE.methods}
-        )
+
+def handlers(service: ServiceDescriptor, methods: object) -> grpc.GenericRpcHandler:
+    """The methods of an object as gRPC wants them: one for each rpc of the proto, so none can be forgotten."""
+    return grpc.method_handlers_generic_handler(
+        service.full_name, {rpc.name: _handler(rpc, getattr(methods, rpc.name)) for rpc in service.methods}
+    )
 
 
 def _handler(rpc: MethodDescriptor, method: Any) -> Any:

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from silo.cli.demo import demo
 from silo.cli.demo_audit import Audit, Life, problems
-from silo.cli.demo_plan import ENDS, TENANTS, Kind, PlannedJob, plan, work
+from silo.cli.demo_plan import CRANES, ENDS, TENANTS, Kind, PlannedJob, plan, work
 from silo.domain.jobs import JobStatus
 from silo.projections.counters import CountRow
 
@@ -69,7 +69,9 @@ def test_every_job_reaches_its_end_although_the_broker_is_killed(tmp_path: Path)
             r"SIGKILL to the broker \(pid \d+\): \d+ jobs acknowledged",
             r"the broker answers again, \d+\.\d s after the kill",
             r"ok  each of 200 acknowledged jobs is there once and ended once, as planned",
-            r"all +0 +0 +\d+ +4 +5 +200",
+            r"all +0 +0 +\d+ +[34] +[45] +200",
+            r"why does job-\d+ of the harbour not run\?",
+            r"10 jobs, 2 slots: never more than 2 were held at once, and all were given back",
             r"JobEnqueued .* demo, Enqueue",
             r"AttemptFailed +attempt 1, DEMO_FAILURE +worker-\d, ReportOutcome",
             r"AttemptSucceeded +attempt \d",
@@ -190,6 +192,16 @@ def test_a_counter_that_differs_from_the_log_is_noticed() -> None:
     found.counts["bakery"] = CountRow((1, 0, 0, 0, 0))
 
     assert "the rows count 1 jobs of bakery as scheduled, the log gives 0" in list(problems(found, JOBS))
+
+
+def test_a_limit_that_was_not_kept_is_noticed() -> None:
+    found = as_planned()
+    found.most_at_the_crane = CRANES + 1
+    found.at_the_crane = {"task"}
+
+    told = list(problems(found, JOBS))
+    assert told[0] == "3 jobs of the harbour were at its 2 cranes at the same time"
+    assert told[1] == "1 slots of the harbour were never given back"
 
 
 def test_a_job_that_nobody_enqueued_is_noticed() -> None:

@@ -15,6 +15,8 @@ from silo.cli.ctl.sql import as_text
 from silo.cli.ctl.texts import moment
 from silo.pb import pprof_pb2 as pprof
 from silo.pb import silo_pb2 as pb
+from silo.projections.tasks import TIMERS, JobRef
+from silo.shard.disk import row_key
 from tests.server.running import running_node
 from tests.serving import run
 
@@ -231,6 +233,37 @@ def test_a_shard_is_looked_after(ctl):
         refused = await beside(ctl, node, "shard", "split", node.shard, "--auto")
         assert refused.code == 1
         assert "split request failed: not supported by this backend" in refused.err
+
+    against_a_node(story)
+
+
+def test_a_shard_is_checked_while_it_is_at_work(ctl):
+    async def story(node):
+        await enqueue(node)
+        told = await beside(ctl, node, "shard", "check", node.shard)
+        assert (told.code, told.err) == (0, "")
+        assert told.out == f"1 jobs of shard {node.shard} looked at: everything adds up\n"
+        told = await beside(ctl, node, "--json", "shard", "check", node.shard)
+        assert told.values == {"shard_id": node.shard, "jobs": 1, "violations": []}
+
+    against_a_node(story)
+
+
+def test_what_does_not_add_up_is_told_and_the_exit_code_says_so(ctl):
+    async def story(node):
+        await enqueue(node)
+        await node.call("FlushShard", pb.FlushShardRequest(shard=node.shard))
+        [opened] = node.node.broker.shards
+        database = opened.shard.database
+        batch = database.batch()
+        batch.put(row_key(TIMERS, (7, 7)), TIMERS.encode(JobRef("-", "ghost")))
+        await database.write(batch)
+
+        told = await beside(ctl, node, "shard", "check", node.shard)
+        assert told.code == 1
+        assert "1 jobs of shard" in told.out
+        assert "  timers has 1 entries, but there should be 0\n" in told.out
+        assert "the shard's rows contradict each other\nHint: keep a copy of the data" in told.err
 
     against_a_node(story)
 

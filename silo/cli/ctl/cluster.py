@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from silo.cli.ctl.connection import Failed, Target, global_flags, pass_target, range_text
+from silo.cli.ctl.connection import Target, global_flags, pass_target, range_text, shard_of_tenant
 from silo.cli.ctl.texts import table
 from silo.domain.tenants import tenant_hash
 
@@ -69,11 +69,7 @@ def hash_of(target: Target, tenant_id: str) -> None:
 def locate(target: Target, tenant_id: str) -> None:
     """Find the shard that owns a tenant, and the node that has it."""
     place = tenant_hash(tenant_id)
-    for owner in target.connect().cluster().shard_owners:
-        if owner.range_start <= place and (not owner.range_end or place < owner.range_end):
-            break
-    else:
-        raise Failed(f"no shard covers the hash {place} of tenant '{tenant_id}'")
+    owner = shard_of_tenant(target.connect().cluster(), tenant_id)
     target.show(
         {
             "tenant_id": tenant_id,

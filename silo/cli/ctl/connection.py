@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import click
 import grpc
 from click.core import ParameterSource
+from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from silo.cli.ctl.hints import FIND_SHARDS, way_out
+from silo.cluster.ranges import HashRange
+from silo.domain.tenants import tenant_hash
 from silo.pb import silo_pb2 as pb
 from silo.server.statuses import in_words
 
@@ -93,23 +96,40 @@ class Connection:
         options = [("grpc.max_receive_message_length", MESSAGE_BYTES_MAX)]
         self._channel = grpc.insecure_channel(address, options=options)
 
-    def call(self, rpc: str, request: Message) -> Any:
+    def call(self, rpc: str, request: Message, *, service: ServiceDescriptor = SERVICE) -> Any:
         """The reply.  Raises Failed with the server's status."""
-        token = self._target.auth_token
-        reply: Any = GetMessageClass(SERVICE.methods_by_name[rpc].output_type)
-        method: Any = self._channel.unary_unary(
-            f"/{SERVICE.full_name}/{rpc}",
+        try:
+            return self._method(service, rpc)(request, metadata=self._metadata)
+        except grpc.RpcError as error:
+            raise self._failed(error) from error
+
+    def stream(self, rpc: str, request: Message, *, service: ServiceDescriptor) -> Iterator[Any]:
+        """The replies of a call that streams them.  Raises Failed with the server's status."""
+        try:
+            yield from self._method(service, rpc)(request, metadata=self._metadata)
+        except grpc.RpcError as error:
+            raise self._failed(error) from error
+
+    def _method(self, service: ServiceDescriptor, rpc: str) -> Any:
+        method = service.methods_by_name[rpc]
+        reply: Any = GetMessageClass(method.output_type)
+        connect = self._channel.unary_stream if method.server_streaming else self._channel.unary_unary
+        return connect(
+            f"/{service.full_name}/{rpc}",
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=reply.FromString,
         )
-        try:
-            return method(request, metadata=[("authorization", f"Bearer {token}")] if token else [])
-        except grpc.RpcError as error:
-            code, details = error.code(), error.details() or ""
-            hint = way_out(
-                code, details, address=self.address, named_by=self._named_by, has_token=bool(token)
-            )
-            raise Failed(in_words(code, details), hint=hint) from error
+
+    @property
+    def _metadata(self) -> list[tuple[str, str]]:
+        token = self._target.auth_token
+        return [("authorization", f"Bearer {token}")] if token else []
+
+    def _failed(self, error: Any) -> Failed:
+        code, details = error.code(), error.details() or ""
+        has_token = bool(self._target.auth_token)
+        hint = way_out(code, details, address=self.address, named_by=self._named_by, has_token=has_token)
+        return Failed(in_words(code, details), hint=hint)
 
     def cluster(self) -> pb.GetClusterInfoResponse:
         """The cluster as this node knows it."""
@@ -128,6 +148,15 @@ class Connection:
         if owner.grpc_addr in ("", info.this_grpc_addr):
             return self
         return Connection(owner.grpc_addr, self._target, named_by=self.address)
+
+
+def shard_of_tenant(info: pb.GetClusterInfoResponse, tenant: str) -> pb.ShardOwner:
+    """The shard that a tenant's jobs are on.  Raises Failed."""
+    place = tenant_hash(tenant)
+    for owner in info.shard_owners:
+        if HashRange(owner.range_start, owner.range_end).contains(place):
+            return owner
+    raise Failed(f"no shard covers the hash {place} of tenant '{tenant}'")
 
 
 def find_shard(info: pb.GetClusterInfoResponse, shard: str) -> pb.ShardOwner:

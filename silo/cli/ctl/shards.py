@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from silo.cli.ctl.connection import Connection, Failed, Target, find_shard, global_flags, pass_target
 from silo.cli.ctl.texts import moment
 from silo.cluster.ranges import HashRange
 from silo.domain.tenants import tenant_hash
+from silo.pb import silo_ext_pb2 as ext
 from silo.pb import silo_pb2 as pb
 
 POLL_S = 1.0
+
+INSPECTION = ext.DESCRIPTOR.services_by_name["Inspection"]
 
 
 @click.group()
@@ -182,6 +188,53 @@ def force_release(target: Target, shard_id: str) -> None:
     target.show(
         {"shard_id": shard_id, "released": reply.released}, f"Force-released shard lease for {shard_id}"
     )
+
+
+# --- looking ---------------------------------------------------------------------------------------------------------------
+
+
+@shard.command("check")
+@_argument
+def check(target: Target, shard_id: str) -> None:
+    """Check that everything in a shard adds up: jobs, slots, lines, leases, counters.  The shard goes on meanwhile.
+
+    Exits with 1 if something does not.
+    """
+    owner = target.connect().owner_of(shard_id)
+    reports = owner.stream("CheckShard", ext.CheckShardRequest(shard=shard_id), service=INSPECTION)
+    last = _watched(reports, target)
+    violations = list(last.violations)
+    words = "\n".join(f"  {violation}" for violation in violations)
+    target.show(
+        {"shard_id": shard_id, "jobs": last.jobs, "violations": violations},
+        f"{last.jobs:,} jobs of shard {shard_id} looked at: "
+        + (f"this does not add up\n{words}" if violations else "everything adds up"),
+    )
+    if violations:
+        raise Failed(
+            "the shard's rows contradict each other",
+            hint="keep a copy of the data; all rows can be made anew from the log",
+        )
+
+
+def _watched(reports: Iterator[ext.CheckShardReport], target: Target) -> ext.CheckShardReport:
+    """The last report; the others are shown as a bar, if somebody looks on."""
+    report = ext.CheckShardReport()
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("checking"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("jobs"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=target.json or not console.is_terminal,
+    ) as progress:
+        shown = progress.add_task("checking", total=None)
+        for report in reports:
+            progress.update(shown, completed=report.jobs, total=report.jobs_total)
+    return report
 
 
 # --- storage -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,124 @@
+from silo.pb import silo_pb2 as _silo_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Standing(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    STANDING_ENDED: _ClassVar[Standing]
+    STANDING_WAITS_FOR_TIME: _ClassVar[Standing]
+    STANDING_WAITS_FOR_SLOT: _ClassVar[Standing]
+    STANDING_WAITS_FOR_RATE_LIMIT: _ClassVar[Standing]
+    STANDING_READY: _ClassVar[Standing]
+    STANDING_RUNNING: _ClassVar[Standing]
+STANDING_ENDED: Standing
+STANDING_WAITS_FOR_TIME: Standing
+STANDING_WAITS_FOR_SLOT: Standing
+STANDING_WAITS_FOR_RATE_LIMIT: Standing
+STANDING_READY: Standing
+STANDING_RUNNING: Standing
+
+class ExplainJobRequest(_message.Message):
+    __slots__ = ("shard", "id", "tenant")
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    shard: str
+    id: str
+    tenant: str
+    def __init__(self, shard: _Optional[str] = ..., id: _Optional[str] = ..., tenant: _Optional[str] = ...) -> None: ...
+
+class ExplainJobResponse(_message.Message):
+    __slots__ = ("id", "standing", "since_ms", "summary", "next", "next_ms", "attempt", "gates", "line", "holders")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    STANDING_FIELD_NUMBER: _ClassVar[int]
+    SINCE_MS_FIELD_NUMBER: _ClassVar[int]
+    SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    NEXT_MS_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    GATES_FIELD_NUMBER: _ClassVar[int]
+    LINE_FIELD_NUMBER: _ClassVar[int]
+    HOLDERS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    standing: Standing
+    since_ms: int
+    summary: str
+    next: str
+    next_ms: int
+    attempt: int
+    gates: _containers.RepeatedCompositeFieldContainer[Gate]
+    line: Line
+    holders: _containers.RepeatedCompositeFieldContainer[Holder]
+    def __init__(self, id: _Optional[str] = ..., standing: _Optional[_Union[Standing, str]] = ..., since_ms: _Optional[int] = ..., summary: _Optional[str] = ..., next: _Optional[str] = ..., next_ms: _Optional[int] = ..., attempt: _Optional[int] = ..., gates: _Optional[_Iterable[_Union[Gate, _Mapping]]] = ..., line: _Optional[_Union[Line, _Mapping]] = ..., holders: _Optional[_Iterable[_Union[Holder, _Mapping]]] = ...) -> None: ...
+
+class Gate(_message.Message):
+    __slots__ = ("limit", "state", "maximum", "holders", "waiters", "remaining", "reset_ms")
+    class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        STATE_AHEAD: _ClassVar[Gate.State]
+        STATE_HERE: _ClassVar[Gate.State]
+        STATE_PASSED: _ClassVar[Gate.State]
+    STATE_AHEAD: Gate.State
+    STATE_HERE: Gate.State
+    STATE_PASSED: Gate.State
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    MAXIMUM_FIELD_NUMBER: _ClassVar[int]
+    HOLDERS_FIELD_NUMBER: _ClassVar[int]
+    WAITERS_FIELD_NUMBER: _ClassVar[int]
+    REMAINING_FIELD_NUMBER: _ClassVar[int]
+    RESET_MS_FIELD_NUMBER: _ClassVar[int]
+    limit: _silo_pb2.Limit
+    state: Gate.State
+    maximum: int
+    holders: int
+    waiters: int
+    remaining: int
+    reset_ms: int
+    def __init__(self, limit: _Optional[_Union[_silo_pb2.Limit, _Mapping]] = ..., state: _Optional[_Union[Gate.State, str]] = ..., maximum: _Optional[int] = ..., holders: _Optional[int] = ..., waiters: _Optional[int] = ..., remaining: _Optional[int] = ..., reset_ms: _Optional[int] = ...) -> None: ...
+
+class Line(_message.Message):
+    __slots__ = ("name", "ahead", "more_ahead", "first")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    AHEAD_FIELD_NUMBER: _ClassVar[int]
+    MORE_AHEAD_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    ahead: int
+    more_ahead: bool
+    first: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., ahead: _Optional[int] = ..., more_ahead: _Optional[bool] = ..., first: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Holder(_message.Message):
+    __slots__ = ("job_id", "since_ms", "worker_id")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    SINCE_MS_FIELD_NUMBER: _ClassVar[int]
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    since_ms: int
+    worker_id: str
+    def __init__(self, job_id: _Optional[str] = ..., since_ms: _Optional[int] = ..., worker_id: _Optional[str] = ...) -> None: ...
+
+class CheckShardRequest(_message.Message):
+    __slots__ = ("shard",)
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    shard: str
+    def __init__(self, shard: _Optional[str] = ...) -> None: ...
+
+class CheckShardReport(_message.Message):
+    __slots__ = ("jobs", "jobs_total", "done", "violations")
+    JOBS_FIELD_NUMBER: _ClassVar[int]
+    JOBS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    VIOLATIONS_FIELD_NUMBER: _ClassVar[int]
+    jobs: int
+    jobs_total: int
+    done: bool
+    violations: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, jobs: _Optional[int] = ..., jobs_total: _Optional[int] = ..., done: _Optional[bool] = ..., violations: _Optional[_Iterable[str]] = ...) -> None: ...
