@@ -40,11 +40,11 @@ Read one job's events in order and you have read its life.
 | `actor` | Who caused it: a worker's id, the name that a client gives itself (`x-silo-actor` metadata), or `system`. |
 | `method` | The RPC that asked for it; empty for what the clock caused. |
 
-An event about a job also has:
+An event about a job, a queue or a bucket also has the `tenant`, and one about a job:
 
 | field | meaning |
 |---|---|
-| `tenant`, `job_id` | Which job. |
+| `job_id` | Which job. |
 | `prev` | The `seq` of the event before it in the same job's life; 0 for its first. |
 
 So the history of a job is a walk back along `prev` from its newest event, which the job's row names.
@@ -58,6 +58,9 @@ Each attempt sets out as a *chain* and ends before the next one starts:
 JobEnqueued
   ChainStarted            the attempt sets out
   ChainDue                its time came; missing if it could start at once
+  SlotWaited              a concurrency limit had no room for it
+  SlotGranted             now it has
+  RateChecked             a rate limit allowed it, or did not
   TaskLeased              a worker has it
   LeaseRenewed            the worker is still alive; about one for every half lease
   AttemptFailed           that went wrong
@@ -71,7 +74,16 @@ Events that one command decides lie side by side and become durable together, or
 
 | what happens | events |
 |---|---|
-| a job is enqueued | `JobEnqueued`, `ChainStarted` |
+| a job is enqueued | `JobEnqueued`, `ChainStarted`, then the events of its limits |
+| it comes to a concurrency limit | `SlotGranted`, or `SlotWaited` if there is no room |
+| it is the first with this floating limit | `LimitCreated` before that |
+| an attempt ends that held slots | what is listed below, then `SlotGranted` for the next in line and what follows for it |
+| it comes to a rate limit that the shard decides | `RateChecked`; after a refusal `RateWaited` if it stands in line |
+| it comes to one that an outside service decides | `RateCheckDue`, and `RateChecked` when the answer is there |
+| a rate limit is used up at the last try | `RateChecked`, `JobFailed` |
+| a floating maximum is old and somebody waits | `RefreshScheduled` |
+| a worker takes that on, and reports or falls silent | `RefreshLeased`; `RefreshSucceeded`, `RefreshFailed`, `RefreshExpired` |
+| an operator takes slots away | `HoldersDropped` for each job that held some |
 | a worker leases it | `TaskLeased`; before it `ChainDue`, if nobody had noticed yet that its time has come |
 | it succeeds | `AttemptSucceeded` |
 | it fails and is tried again | `AttemptFailed`, `ChainStarted` |
@@ -102,8 +114,10 @@ An event that a program cannot read stops the shard with an error that names the
 GROUPS = {
     "The shard": range(10),
     "The job": range(10, 30),
-    "The chain": range(30, 40),
+    "The chain and its gates": range(30, 40),
     "The lease and its attempt": range(40, 60),
+    "Floating limits": range(60, 70),
+    "Buckets of rate limits": range(70, 80),
 }
 """The headings, and the tags of the events below each."""
 
@@ -115,7 +129,7 @@ FIELDS = {
     "changed_ms": "Since when it has that status.",
     "forget_ms": "When retention removes the ended job; none: never.",
     "retry_policy": "The policy that holds from now on; none: no retries.",
-    "virtual_start_ms": "Its place in the ready order: start time plus priority times the configured weight.",
+    "virtual_start_ms": "Its place in every line: start time plus priority times the configured weight.",
     "task_id": "The chain's identity, which lease and attempt share.",
     "attempt": "The attempt's number over the job's life, from 1.",
     "worker_id": "The worker.",
@@ -127,6 +141,23 @@ FIELDS = {
     "started_ms": "When it started.",
     "finished_ms": "When it ended.",
     "data": "Its result, or its error data.",
+    "gate": "Which limit, by its place in the job's list, from 0.",
+    "queue": "The concurrency key.",
+    "queues": "The concurrency keys.",
+    "maximum": "How many slots there were for this job when it was decided.",
+    "allowed": "Whether the hits may pass.",
+    "passes_ms": "When the first in the line may pass at the latest.",
+    "default_max_concurrency": "The maximum to begin with.",
+    "refresh_interval_ms": "How long a maximum is good.",
+    "metadata": "What the worker is told that finds it out.",
+    "task_group": "Whose workers are asked.",
+    "new_max_concurrency": "The maximum from now on.",
+    "message": "The worker's words for what went wrong.",
+    "retry_ms": "Not before this time again.",
+    "name": "The rate limit's name.",
+    "unique_key": "What it is counted for.",
+    "until_ms": "When it is looked at again.",
+    "JobFailed.error_code": "Why, if it was not the last attempt: `RATE_LIMIT_EXHAUSTED`; else empty.",
     "AttemptImported.status": "How it ended.",
     "AttemptImported.error_code": "What went wrong; empty unless it failed.",
 }
@@ -138,13 +169,15 @@ SPEC = {
     "enqueue_time_ms": "The start that was asked for, verbatim: 0 or less means at once.",
     "retry_policy": "How often and how patiently it is tried again; none: not at all.",
     "metadata": "Names and values in the client's order.",
+    "limits": "What each attempt has to pass, in the client's order: see [limits.md](limits.md).",
 }
 
 TYPES = {
     int: "integer",
     str: "text",
     bytes: "bytes",
-    tuple: "list of pairs",
+    bool: "yes or no",
+    tuple: "list",
 }
 
 
@@ -160,6 +193,7 @@ def _events(tags: range) -> str:
 
 def _event(kind: type[Event]) -> str:
     text, told = _docstring(kind)
+    # What the page says once of all events.
     common = {field.name for field in attrs.fields(JobEvent)}
     fields = [field for field in attrs.fields(kind) if field.name not in common]
     hearers = [_name(projection) for projection in PROJECTIONS if kind in _folds(projection)]

@@ -253,10 +253,12 @@ class RateChecked(GateEvent):
     """A rate limit was asked.  If it allowed the hit, the chain goes on to its next gate.
 
     Attributes:
-        remaining, reset_ms: what the limiter said of itself; a limiter that did not answer said 0.
-        error: why it did not answer; else empty.
+        remaining: hits that the limiter still allowed; 0 if it did not answer.
+        reset_ms: when it will have forgotten all hits; 0 if it did not answer.
+        error: why it did not answer, or why it never allows this; else empty.
         retry_ms: when it is asked again; None: not by itself, see the event that follows.
-        is_local: whether it was a bucket inside the shard, and `bucket` what that has come to; None: as good as new.
+        is_local: whether it was a bucket inside the shard.
+        bucket: what that has come to; None: as good as new, or not inside the shard.
     """
 
     TAG: ClassVar[int] = 35

@@ -35,7 +35,7 @@ class Rules:
     """The configuration that decisions depend on.
 
     Attributes:
-        priority_weight_ms: how much one step of priority moves a job in the ready order.
+        priority_weight_ms: how much one step of priority moves a job in every line.
         completed_expire_ms: how long a succeeded job is kept; None: for ever.
         terminal_expire_ms: the same for a failed or cancelled one.
         asks_limiter: whether an outside service decides rate limits, instead of buckets inside the shard.
@@ -47,7 +47,7 @@ class Rules:
     asks_limiter: bool = False
 
     def virtual_start_ms(self, start_ms: int, priority: int) -> int:
-        """The place in the ready order of a task that may start at this time."""
+        """The place in every line of a task that may start at this time."""
         return min(start_ms + priority * self.priority_weight_ms, INT64_MAX)
 
     def forget_ms(self, status: JobStatus, now_ms: int) -> int | None:
