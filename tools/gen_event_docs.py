@@ -82,7 +82,7 @@ Events that one command decides lie side by side and become durable together, or
 | it comes to one that an outside service decides | `RateCheckDue`, and `RateChecked` when the answer is there |
 | a rate limit is used up at the last try | `RateChecked`, `JobFailed` |
 | a floating maximum is old and somebody waits | `RefreshScheduled` |
-| a worker takes that on, and reports or falls silent | `RefreshLeased`; `RefreshSucceeded`, `RefreshFailed`, `RefreshExpired` |
+| a worker takes it on, then reports or not | `RefreshLeased`, then `RefreshSucceeded`, `RefreshFailed` or `RefreshExpired` |
 | an operator takes slots away | `HoldersDropped` for each job that held some |
 | a worker leases it | `TaskLeased`; before it `ChainDue`, if nobody had noticed yet that its time has come |
 | it succeeds | `AttemptSucceeded` |

@@ -162,4 +162,8 @@ def to_bytes(packed: Any) -> bytes:
 
 def from_bytes(raw: bytes) -> Any:
     """The inverse of `to_bytes`; raises ValueError for anything else."""
-    return msgpack.unpackb(raw, strict_map_key=False)
+    try:
+        return msgpack.unpackb(raw, strict_map_key=False)
+    except TypeError as error:
+        # A map with a list for a key, which nothing here ever packs.
+        raise ValueError(f"not packed here: {error}") from error

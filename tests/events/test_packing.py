@@ -5,7 +5,7 @@ from enum import IntEnum
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from silo.events.packing import from_bytes, packer, replacer, to_bytes, unpacker
@@ -127,6 +127,7 @@ def test_a_replacer_changes_what_it_is_told_to_and_nothing_else(row, first, seco
 
 
 @given(st.binary())
+@example(b"\x81\x90\x00").via("a map with a list for a key")
 def test_what_is_not_packed_is_a_value_error(raw):
     with contextlib.suppress(ValueError):
         from_bytes(raw)
