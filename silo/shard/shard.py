@@ -230,10 +230,12 @@ class Shard:
 
     def _refuse_if_full(self, log: Log) -> None:
         """Raise Busy if too much is under way: being decided, or not durable yet though its caller may be gone."""
-        options = self._options
+        commands_max, bytes_max = self._options.pending_commands_max, self._options.pending_bytes_max
         if (
-            max(self._commands, log.pending_commands) >= options.pending_commands_max
-            or max(self._bytes, log.pending_bytes) >= options.pending_bytes_max
+            self._commands >= commands_max
+            or log.pending_commands >= commands_max
+            or self._bytes >= bytes_max
+            or log.pending_bytes >= bytes_max
         ):
             raise Busy("too many commands are waiting to become durable; try again")
 
