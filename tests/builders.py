@@ -44,6 +44,11 @@ NAME = JobName("acme", "j1")
 Fact = TypeVar("Fact", bound=Event)
 
 
+def named(job_id: str) -> JobName:
+    """Another job of the same tenant."""
+    return JobName(NAME.tenant, job_id)
+
+
 def a_policy(**but: Any) -> RetryPolicy:
     """Two retries: after 2000 ms, then after 4000 ms."""
     usual = {
