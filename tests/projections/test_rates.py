@@ -125,6 +125,19 @@ def test_a_line_is_looked_at_when_the_first_of_its_members_may_pass():
     assert list(story.table(BUCKET_TIMERS)) == [(NOW + 300, *BUCKET)]
 
 
+def test_a_line_is_looked_at_again_when_one_of_its_members_goes_and_others_stay():
+    story = Story().given(*throttled())
+    enqueued, started = come_to_a_rate()
+    enqueued.job_id, started.job_id, started.task_id = "j2", "j2", "task-2"
+    story.given(enqueued, started, fact(RateWaited, job_id="j2", task_id="task-2"))
+    story.at(NOW + 5).given(fact(JobCancelled))
+    assert story.row(BUCKETS, *BUCKET) == BucketRow(a_bucket(), 1, NOW + 5)
+    assert list(story.table(BUCKET_TIMERS)) == [(NOW + 5, *BUCKET)]
+
+    story.at(NOW + 6).given(fact(JobCancelled, job_id="j2"))
+    assert story.row(BUCKETS, *BUCKET) == BucketRow(a_bucket(), 0, NOW + 5)
+
+
 def test_a_line_may_form_before_a_bucket_that_holds_nothing():
     story = Story().given(*come_to_a_rate(), fact(RateWaited, passes_ms=LATER))
 
