@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
 
+from silo.broker.timers import COMMANDS
 from silo.domain.jobs import JobStatus
 from silo.domain.limits import RateLimitRetry
 from silo.events.catalogue import (
@@ -28,7 +30,9 @@ from silo.events.catalogue import (
     TaskLeased,
 )
 from silo.projections.concurrency import QUEUES, UNSETTLED, WAITERS
-from silo.projections.jobs import HOLDERS, Place
+from silo.projections.jobs import HOLDERS, JOBS, Place
+from silo.projections.leases import LEASES
+from silo.projections.rates import BUCKET_LINES, CHECKS
 from silo.projections.tasks import READY
 from silo.shard import gates
 from silo.shard.cancel import cancel
@@ -38,6 +42,7 @@ from silo.shard.due import wake_due
 from silo.shard.enqueue import enqueue
 from silo.shard.expedite import expedite
 from silo.shard.gates import settle_rest
+from silo.shard.import_jobs import import_jobs
 from silo.shard.lease import lease_tasks
 from silo.shard.restart import restart
 from tests.builders import (
@@ -49,9 +54,13 @@ from tests.builders import (
     a_limit,
     a_policy,
     a_rate_limit,
+    an_attempt,
+    an_import,
+    cancelled,
     failure,
     for_worker,
     named,
+    success,
 )
 from tests.shard.days import ended, enqueued, granted, leased, refreshed
 from tests.story import Story, kinds
@@ -534,3 +543,56 @@ def test_a_worker_finds_those_ready_that_the_last_report_let_in():
     ended(story, "j1")
 
     assert kinds(story.when(lease_tasks, for_worker()).events) == [TaskLeased]
+
+
+# --- at the end of the day -------------------------------------------------------------------------------------------
+
+
+def test_after_a_day_on_which_everything_happens_nobody_holds_or_waits_for_anything():
+    # A85
+    story = Story()
+    limits = (a_limit(3, "a"), a_floating_limit(4, "f"), a_rate_limit(1_000))
+    asks_twice = a_rate_limit(1, name="narrow", duration_ms=200, retry=RateLimitRetry(max_retries=5))
+    enqueued(story, *(f"good {number}" for number in range(8)), limits=limits)
+    enqueued(
+        story,
+        *(f"bad {number}" for number in range(3)),
+        limits=limits,
+        retry_policy=a_policy(max_interval_ms=0),
+    )
+    enqueued(story, *(f"crashes {number}" for number in range(4)), limits=limits)
+    enqueued(story, *(f"gone {number}" for number in range(3)), limits=limits)
+    enqueued(story, "checked", "checked again", limits=(*limits, asks_twice))
+    enqueued(story, "later", "never", limits=limits, enqueue_time_ms=LATER)
+    enqueued(story, "imported", limits=limits)
+    # One before it is let in, one for later, and one that holds its slots.
+    for job_id in ("gone 0", "never", "good 0"):
+        story.when(cancel, named(job_id))
+    story.when(import_jobs, [an_import(an_attempt(), name=named("imported"), retry_policy=None)])
+
+    while story.places():
+        for job_id in leased(story):
+            if job_id.startswith("crashes"):
+                continue
+            if job_id == "gone 1":
+                story.when(cancel, named(job_id))
+                ended(story, job_id, cancelled)
+            else:
+                ended(story, job_id, failure if job_id.startswith("bad") else success)
+        story.at(story.now_ms + 5_000)
+        for command in COMMANDS:
+            while story.when(command).reply:
+                pass
+
+    jobs = [row.status for row in story.table(JOBS).values()]
+    assert Counter(status.kind for status in jobs) == {
+        "Succeeded": 7 + 1 + 2 + 1,
+        "Failed": 3 + 4 + 1,
+        "Cancelled": 4,
+    }
+    row = story.row(QUEUES, "acme", "f")
+    assert list(story.table(QUEUES)) == [("acme", "f")]
+    assert (row.holders, row.waiters) == (0, 0)
+    for table in (WAITERS, UNSETTLED, READY, LEASES, BUCKET_LINES, CHECKS):
+        assert not story.table(table)
+    assert story.listed(HOLDERS) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from silo.broker.timers import next_due_ms, run_due
+from silo.domain.jobs import LEASE_MS
 from silo.events.catalogue import (
     ChainStarted,
     JobEnqueued,
@@ -21,14 +23,16 @@ from silo.projections.concurrency import FLOATING, NO_QUEUE, QUEUES, Floating, Q
 from silo.projections.jobs import HOLDERS
 from silo.shard import gates
 from silo.shard.conservation import check_conservation
+from silo.shard.disk import read_table
 from silo.shard.enqueue import enqueue
 from silo.shard.lease import lease_tasks
 from silo.shard.outcome import report_outcome
 from silo.shard.refresh import Refreshed, ReportRefresh, lease_work, report_refresh
 from silo.shard.slots import next_waiter, next_waiters
+from silo.storage.memory import MemoryDatabase
 from silo.storage.stores import StoreSpec
-from tests.builders import NOW, a_floating_limit, a_job, a_limit, fact, for_worker, named, success
-from tests.serving import opens_slate, run, serving
+from tests.builders import NOW, a_floating_limit, a_job, a_limit, a_policy, fact, for_worker, named, success
+from tests.serving import Clock, Watched, opens, opens_slate, run, serving, turns
 from tests.shard.days import ended, enqueued, leased, refreshed
 from tests.story import Story, kinds
 
@@ -210,5 +214,41 @@ def test_room_that_was_not_given_away_yet_is_given_when_the_shard_has_opened(mon
             await run_due(shard)
             leased = await shard.execute(lease_tasks, for_worker())
             assert [task.job_id for task in leased] == [f"{number}" for number in range(7)]
+
+    run(main())
+
+
+# --- callers who go away ---------------------------------------------------------------------------------------------
+
+
+def test_a_worker_who_hangs_up_while_he_is_given_a_task_has_it_until_its_lease_is_over():
+    """What was decided is decided: nobody else gets the task, its slot is held once, and both come back in time."""
+
+    # A86
+    async def main():
+        clock, db = Clock(), Watched(MemoryDatabase())
+        async with serving(opens(db), clock=clock) as shard:
+            clock.now_ms += LEASE_MS
+            limits, policy = (A,), a_policy(max_interval_ms=0)
+            await shard.execute(enqueue, a_job(limits=limits, retry_policy=policy))
+            db.gate.clear()
+            call = asyncio.create_task(shard.execute(lease_tasks, for_worker()))
+            await turns()
+            call.cancel()
+            db.gate.set()
+            assert await shard.execute(lease_tasks, for_worker("other")) == []
+            await shard.checkpoint()
+            assert await holders(shard) == 1
+
+            clock.now_ms += LEASE_MS
+            await run_due(shard)
+            [task] = await shard.execute(lease_tasks, for_worker("other"))
+            assert task.attempt == 2
+            await shard.execute(report_outcome, success(task.task_id))
+            await shard.checkpoint()
+            assert await holders(shard) == 0
+
+    async def holders(shard: Any) -> int:
+        return sum([len(page) async for page in read_table(shard.database, HOLDERS)])
 
     run(main())
