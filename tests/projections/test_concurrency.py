@@ -214,6 +214,7 @@ def test_a_queue_is_not_unsettled_when_nobody_can_use_the_room():
 
 
 def test_a_queue_that_gave_a_slot_goes_behind_the_others():
+    # A97
     """Fair turns: the order of `UNSETTLED` is the order in which queues are served."""
     story = Story()
     for queue in "ab":

@@ -52,6 +52,7 @@ A = a_limit(1, "a")
 
 
 def test_a_silent_worker_loses_its_lease_and_the_attempt_counts_as_crashed():
+    # A19
     story = Story().given(*running()).at(EXPIRY + 3).when(expire_leases)
 
     assert kinds(story.events) == [LeaseExpired, AttemptFailed, JobFailed]
@@ -69,12 +70,14 @@ def test_a_silent_worker_loses_its_lease_and_the_attempt_counts_as_crashed():
     ("at_ms", "expired"), [(EXPIRY - 1, False), pytest.param(EXPIRY, True, id="to the millisecond")]
 )
 def test_a_lease_lasts_until_its_expiry(at_ms, expired):
+    # A20
     story = Story().given(*running()).at(at_ms).when(expire_leases)
 
     assert bool(story.events) is expired
 
 
 def test_a_crashed_attempt_is_used_up_and_the_next_one_waits_its_turn():
+    # A19
     story = Story().given(*running(retry_policy=a_policy())).at(EXPIRY).when(expire_leases)
 
     assert kinds(story.events) == [LeaseExpired, AttemptFailed, ChainStarted]
@@ -83,6 +86,7 @@ def test_a_crashed_attempt_is_used_up_and_the_next_one_waits_its_turn():
 
 @pytest.mark.parametrize("policy", [None, a_policy()])
 def test_the_expired_lease_of_a_job_to_be_cancelled_cancels_it(policy):
+    # A72
     story = Story().given(*running_to_be_cancelled(retry_policy=policy)).at(EXPIRY).when(expire_leases)
 
     assert kinds(story.events) == [LeaseExpired, AttemptCancelled, JobCancelled]
@@ -151,7 +155,7 @@ def test_busy_workers_at_the_front_hide_nobody():
 
 
 def test_the_slot_of_a_crashed_attempt_goes_to_the_next():
-    # A18, A80
+    # A18, A80, A83
     story = enqueued(Story(), "j1", "j2", limits=(A, a_floating_limit(1, "f")))
     task_id = story.job().chain.task_id
     leased(story)

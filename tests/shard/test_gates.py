@@ -303,7 +303,7 @@ def test_what_is_given_back_is_given_on_in_the_same_commit():
 
 @pytest.mark.parametrize("free", [1, 3, 5])
 def test_just_the_free_slots_are_given_away(free):
-    # A15, A93
+    # A15, A93, A98
     story = enqueued(Story(), *map(str, range(12)), limits=(a_limit(5, "a"),))
     held = leased(story)
     story.when(drop_holders, [named(job_id) for job_id in held[:free]])
@@ -388,7 +388,7 @@ def test_one_command_gives_away_a_bounded_number_and_the_next_ones_go_on_in_orde
 
 
 def test_nobody_overtakes_those_whose_room_is_not_given_away_yet(few_grants):
-    # A10
+    # A10, A98
     jobs = [f"{number:02}" for number in range(16)]
     story = enqueued(Story(), *jobs, limits=(a_floating_limit(0, "a"),))
     refreshed(story, 20)
@@ -426,6 +426,7 @@ def queues_with_waiters(names: str, holders: int, waiters: int) -> Story:
 
 
 def test_queues_with_room_get_one_slot_each_in_turn():
+    # A97
     story = queues_with_waiters("abc", holders=3, waiters=3)
     story.when(drop_holders, [named(f"{queue}{number}") for number in range(3) for queue in "abc"])
 
@@ -434,6 +435,7 @@ def test_queues_with_room_get_one_slot_each_in_turn():
 
 
 def test_a_queue_with_much_to_give_does_not_keep_the_others_waiting(few_grants):
+    # A97
     story = queues_with_waiters("bc", holders=1, waiters=1)
     enqueued(story, *(f"a{number}" for number in range(20)), limits=(a_floating_limit(0, "a"),))
     refreshed(story, 20)
