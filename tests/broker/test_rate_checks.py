@@ -16,8 +16,10 @@ from silo.domain.jobs import JobStatus
 from silo.domain.limits import RateLimit, RateLimitRetry
 from silo.errors import Corrupt, StoreFailed, Unavailable
 from silo.events.catalogue import Event, JobCancelled, JobFailed, RateCheckDue, RateChecked
+from silo.pb import silo_pb2 as pb
 from silo.ratelimit.gubernator import Limiter
 from silo.server.gubernator_channel import connect_limiter
+from silo.settings import Database
 from silo.settings import Gubernator as Settings
 from silo.shard import shard as shard_module
 from silo.shard.cancel import cancel
@@ -33,6 +35,7 @@ from silo.storage.memory import MemoryDatabase
 from silo.storage.stores import StoreSpec
 from tests.builders import NAME, NOW, a_job, a_limit, a_rate_limit, for_worker, success
 from tests.gubernator import Gubernator, running_gubernator
+from tests.server.running import running_node
 from tests.serving import Clock, Watched, opens, opens_slate, run, serving, turns
 
 ASKS = Rules(asks_limiter=True)
@@ -390,6 +393,29 @@ def test_questions_that_were_open_when_the_broker_ended_are_asked_by_the_next_on
                 assert len(await shard.execute(lease_tasks, for_worker())) == 3
                 assert len(await facts_of(shard, RateCheckDue)) == 3
             assert sum(map(len, service.batches)) == 6
+
+    run(main())
+
+
+def test_a_node_that_starts_again_asks_what_the_last_one_did_not_hear():
+    async def main():
+        async with running_gubernator() as service:
+            service.gate.clear()
+            sections = {
+                "gubernator": Settings(address=service.address),
+                "database": Database(backend="memory", path="/asked-again/%shard%"),
+            }
+            async with running_node(**sections) as node:
+                limit = pb.GubernatorRateLimit(name="n", unique_key="k", limit=5, duration_ms=60_000, hits=1)
+                limits = [pb.Limit(rate_limit=limit)]
+                await node.call("Enqueue", pb.EnqueueRequest(shard=node.shard, task_group="g", limits=limits))
+                await service.arrived.get()
+            service.gate.set()
+            async with running_node(**sections) as node:
+                ask = pb.LeaseTasksRequest(shard=node.shard, task_group="g", worker_id="w", max_tasks=1)
+                while not (await node.call("LeaseTasks", ask)).tasks:
+                    await turns()
+            assert service.calls == 2
 
     run(main())
 
