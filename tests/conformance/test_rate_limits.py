@@ -133,7 +133,7 @@ def test_as_many_pass_as_the_limit_says_and_each_passes_once(either):
 
     assert len({task.job_id for task in tasks}) == 5
     [waits] = [job_id for job_id in jobs if either.job(job_id).status == SCHEDULED]
-    # One that asked of old is not asked for again when its attempt has ended.
+    # Hits that were taken are not given back when the attempt has ended.
     for task in tasks:
         either.finish(task)
     assert either.lease() == []
