@@ -21,8 +21,12 @@ from silo.events.catalogue import (
     JobEvent,
     JobFailed,
     RateChecked,
+    RateWaited,
+    SlotGranted,
+    SlotWaited,
     TaskLeased,
 )
+from silo.ratelimit.buckets import Bucket
 from silo.shard.enqueue import NewJob
 from silo.shard.import_jobs import ImportedAttempt, ImportJob
 from silo.shard.jobs import JobName
@@ -38,6 +42,11 @@ NAME = JobName("acme", "j1")
 """The job that a test is about, if it is about one."""
 
 Fact = TypeVar("Fact", bound=Event)
+
+
+def named(job_id: str) -> JobName:
+    """Another job of the same tenant."""
+    return JobName(NAME.tenant, job_id)
 
 
 def a_policy(**but: Any) -> RetryPolicy:
@@ -215,6 +224,39 @@ def pending(*, start_ms: int = NOW, virtual_start_ms: int | None = None, **spec:
     return [
         fact(JobEnqueued, spec=a_spec(**spec)),
         fact(ChainStarted, start_ms=start_ms, virtual_start_ms=virtual),
+    ]
+
+
+def holding(**spec: Any) -> list[Event]:
+    """A job that has the only slot of its queue, and is ready."""
+    return [*pending(**{"limits": (a_limit(),)} | spec), fact(SlotGranted)]
+
+
+def waiting(**spec: Any) -> list[Event]:
+    """A job that waits for a slot."""
+    return [*pending(**{"limits": (a_limit(),)} | spec), fact(SlotWaited)]
+
+
+def a_bucket(hits: int = 10, **but: Any) -> Bucket:
+    """A bucket with so many hits, full if they are ten, until the second is over."""
+    usual = {"since_ms": NOW, "expires_ms": NOW + 1_000, "hits": hits, "part": 0, "parts": 1}
+    return Bucket(**usual | but)
+
+
+def throttled(**spec: Any) -> list[Event]:
+    """A job that waits in the line of a bucket."""
+    return [
+        *pending(**{"limits": (a_rate_limit(),)} | spec),
+        fact(RateChecked, allowed=False, bucket=a_bucket()),
+        fact(RateWaited),
+    ]
+
+
+def checking(*, retry_ms: int = LATER, **spec: Any) -> list[Event]:
+    """A job whose rate limit was used up, and is asked again later."""
+    return [
+        *pending(**{"limits": (a_rate_limit(),)} | spec),
+        fact(RateChecked, allowed=False, bucket=a_bucket(), retry_ms=retry_ms),
     ]
 
 

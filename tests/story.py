@@ -115,6 +115,11 @@ class Story:
         """The row of a job that exists."""
         return self.row(JOBS, name.tenant, name.job_id)
 
+    def places(self) -> dict[str, str]:
+        """Where the chain of each job is that has one."""
+        jobs = self.table(JOBS).items()
+        return {str(key[1]): row.chain.place.name.lower() for key, row in jobs if row.chain is not None}
+
     def attempts(self, name: JobName = NAME) -> list[Attempt]:
         """All attempts of a job, as GetJob shows them."""
         seen, _ = self._run(get_job, GetJob(name=name, include_attempts=True))

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from silo.domain.limits import RateLimit
-from silo.errors import LimiterFailed, Unavailable
+from silo.errors import LimiterFailed, SiloError, Unavailable
 from silo.shard.gates import take_reply
 from silo.shard.rates import Question, Reply
 from silo.shard.shard import Shard
@@ -43,32 +43,45 @@ CheckRate = Callable[[RateLimit], Awaitable[Answer]]
 
 
 async def run_rate_checks(shard: Shard, *, check: CheckRate) -> None:
-    """Ask about all that comes due in one shard, until cancelled."""
+    """Ask about all that comes due in one shard, until cancelled.
+
+    Raises:
+        SiloError: why the shard has stopped.
+    """
+    try:
+        with shard.listening() as decided:
+            async with asyncio.TaskGroup() as group:
+                await _ask_on(shard, check, decided, group)
+    except* SiloError as errors:
+        raise errors.exceptions[0] from None
+
+
+async def _ask_on(
+    shard: Shard, check: CheckRate, decided: asyncio.Event, group: asyncio.TaskGroup
+) -> NoReturn:
     asked: set[Question] = set()
-    with shard.listening() as decided:
-        async with asyncio.TaskGroup() as group:
-            while True:
-                decided.clear()
-                try:
-                    questions = await shard.execute(open_questions, IN_FLIGHT_MAX)
-                except Unavailable:
-                    # The shard is opening again, or for good somebody else's; whoever supervises it knows.
-                    await asyncio.sleep(RETRY_S)
-                    continue
-                # As many as may be under way were looked at, so that there is room for all that are new.
-                for question in questions.due:
-                    if question not in asked:
-                        asked.add(question)
-                        group.create_task(_ask(question, shard, check, asked), name="rate check")
-                wait_s = None
-                if questions.next_ms is not None:
-                    wait_s = max((questions.next_ms - shard.now_ms()) / 1000, LOOK_AGAIN_S)
-                try:
-                    async with asyncio.timeout(wait_s):
-                        await decided.wait()
-                except TimeoutError:
-                    continue
-                await asyncio.sleep(LOOK_AGAIN_S)
+    while True:
+        decided.clear()
+        try:
+            questions = await shard.execute(open_questions, IN_FLIGHT_MAX)
+        except Unavailable:
+            # The shard is opening again, or for good somebody else's; whoever supervises it knows.
+            await asyncio.sleep(RETRY_S)
+            continue
+        # As many as may be under way were looked at, so that there is room for all that are new.
+        for question in questions.due:
+            if question not in asked:
+                asked.add(question)
+                group.create_task(_ask(question, shard, check, asked), name="rate check")
+        wait_s = None
+        if questions.next_ms is not None:
+            wait_s = max((questions.next_ms - shard.now_ms()) / 1000, LOOK_AGAIN_S)
+        try:
+            async with asyncio.timeout(wait_s):
+                await decided.wait()
+        except TimeoutError:
+            continue
+        await asyncio.sleep(LOOK_AGAIN_S)
 
 
 async def _ask(question: Question, shard: Shard, check: CheckRate, asked: set[Question]) -> None:

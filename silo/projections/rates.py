@@ -108,10 +108,17 @@ def _fill(event: RateChecked, key: Key, view: View) -> None:
     row = view.get(BUCKETS, key)
     if row is not None:
         view.put(BUCKETS, key, attrs.evolve(row, bucket=event.bucket))
+        if _hits(event.bucket) < _hits(row.bucket):
+            # Somebody who did not stand in line has reset it.
+            _look_again(event, key, view)
     elif event.bucket is not None:
         timer_ms = max(event.bucket.expires_ms, event.time_ms + LOOKED_AT_AFTER_MS)
         view.insert(BUCKETS, key, BucketRow(event.bucket, 0, timer_ms))
         view.insert(BUCKET_TIMERS, (timer_ms, *key), b"")
+
+
+def _hits(bucket: Bucket | None) -> int:
+    return bucket.hits if bucket is not None else 0
 
 
 def rate_waited(event: RateWaited, job: JobRow, view: View) -> None:
@@ -137,6 +144,13 @@ def _look_at(key: Key, row: BucketRow, timer_ms: int, view: View, *, waiting: in
         view.insert(BUCKET_TIMERS, (timer_ms, *key), b"")
 
 
+def _look_again(event: JobEvent, key: Key, view: View) -> None:
+    """The first in line may pass earlier than the bucket's timer says."""
+    row = existing(view, BUCKETS, key, event)
+    if row.waiting:
+        _look_at(key, row, min(row.timer_ms, event.time_ms), view, waiting=row.waiting)
+
+
 def bucket_waited(event: BucketWaited, _: None, view: View) -> None:
     key = (event.tenant, event.name, event.unique_key)
     row = existing(view, BUCKETS, key, event)
@@ -152,8 +166,13 @@ def bucket_forgotten(event: BucketForgotten, _: None, view: View) -> None:
 
 def chain_over(event: JobEvent, job: JobRow, view: View) -> None:
     """Whatever ended the job's chain, or sent it on: it waits for no rate limit any more."""
-    if job.chain is not None:
-        _leave(event.tenant, job, job.chain, view)
+    chain = job.chain
+    if chain is None:
+        return
+    _leave(event.tenant, job, chain, view)
+    if chain.place is Place.THROTTLED:
+        # It may have been the first, and have needed more than those behind it do.
+        _look_again(event, bucket_key(event.tenant, rate_limit(job, chain.gate)), view)
 
 
 def _leave(tenant: str, job: JobRow, chain: Chain, view: View) -> None:

@@ -9,7 +9,8 @@ find it too, by making all rows anew.  This only reads them: a million jobs take
 rows with turns of the event loop between, and memory for one page.
 
 For each job the entries that it must have are looked up, and all entries are counted.  As no two jobs can have the same
-entry, equal numbers mean that there is none too many.
+entry, equal numbers mean that there is none too many.  Queues and buckets are walked together with those that hold and wait,
+in the same order, so that each of these is counted by somebody.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from silo.domain.jobs import JobStatus
+from silo.domain.limits import Limit, RateLimit, SlotLimit
 from silo.projections.concurrency import (
     QUEUES,
     REFRESHES_DUE,
     UNSETTLED,
     WAITERS,
     QueueRow,
-    slot_limit,
     waiter_key,
 )
 from silo.projections.counters import COUNTS, NOTHING, WHOLE_SHARD_KEY, CountRow
@@ -48,7 +49,6 @@ from silo.projections.rates import (
     CHECKS,
     check_key,
     line_key,
-    rate_limit,
 )
 from silo.projections.refreshes import REFRESHES
 from silo.projections.tasks import FORGETTING, READY, TIMERS, ready_key, timer_key
@@ -77,8 +77,9 @@ COUNTED: tuple[Table[Any], ...] = (
     REFRESHES_DUE,
     REFRESHES,
     BUCKET_TIMERS,
+    COUNTS,
 )
-"""Tables whose entries belong to jobs, queues, leases or buckets: there must be just those that are expected."""
+"""Tables whose entries belong to jobs, queues, leases, buckets or tenants: there must be just those that are expected."""
 
 
 class Violations(list[str]):
@@ -102,8 +103,8 @@ async def check_conservation(reader: Reader, *, progress: Callable[[int], None] 
     found, expected = Violations(), Counter[Table[Any]]()
     await _check_jobs(reader, found, expected, progress)
     await _check_queues(reader, found, expected)
-    await _check_each(reader, LEASES, _entries_of_a_lease, found, expected)
-    await _check_each(reader, BUCKETS, _entries_of_a_bucket, found, expected)
+    await _check_buckets(reader, found, expected)
+    await _check_leases(reader, found, expected)
     for table in COUNTED:
         count = await _count(reader, table)
         if count != expected[table]:
@@ -120,7 +121,7 @@ async def _check_jobs(
     expected: Counter[Table[Any]],
     progress: Callable[[int], None] | None,
 ) -> None:
-    tallies = _Tallies(reader, found)
+    tallies = _Tallies(reader, found, expected)
     jobs = 0
     async for page in _pages(reader, JOBS):
         entries: dict[Entry, Key] = {}
@@ -149,6 +150,15 @@ def _faults(job: JobRow) -> Iterator[str]:
         yield "its chain was left at a gate"
     if chain.place in (Place.READY, Place.LEASED) and not is_through(job, chain.gate):
         yield f"its chain is {chain.place.name}, but has passed {chain.gate} of {len(job.spec.limits)} gates"
+    if chain.place is Place.WAITING and not isinstance(_limit(job, chain), SlotLimit):
+        yield f"its chain is {chain.place.name} at gate {chain.gate}, which is no queue"
+    if chain.place in (Place.CHECKING, Place.THROTTLED) and not isinstance(_limit(job, chain), RateLimit):
+        yield f"its chain is {chain.place.name} at gate {chain.gate}, which is no rate limit"
+
+
+def _limit(job: JobRow, chain: Chain) -> Limit | None:
+    """The limit that a chain comes to next."""
+    return job.spec.limits[chain.gate] if chain.gate < len(job.spec.limits) else None
 
 
 def _entries_of_a_job(key: Key, job: JobRow) -> Iterator[Entry]:
@@ -163,6 +173,7 @@ def _entries_of_a_job(key: Key, job: JobRow) -> Iterator[Entry]:
 
 
 def _places(tenant: str, job: JobRow, chain: Chain) -> Iterator[Entry]:
+    limit = _limit(job, chain)
     match chain.place:
         case Place.READY:
             yield READY, ready_key(job.spec.task_group, chain)
@@ -170,20 +181,21 @@ def _places(tenant: str, job: JobRow, chain: Chain) -> Iterator[Entry]:
             yield TIMERS, timer_key(chain)
         case Place.LEASED:
             yield LEASES, (chain.task_id,)
-        case Place.WAITING:
-            yield WAITERS, waiter_key(tenant, slot_limit(job, chain.gate), chain)
+        case Place.WAITING if isinstance(limit, SlotLimit):
+            yield WAITERS, waiter_key(tenant, limit, chain)
         case Place.CHECKING:
             yield CHECKS, check_key(chain)
-        case Place.THROTTLED:
-            yield BUCKET_LINES, line_key(tenant, rate_limit(job, chain.gate), chain)
+        case Place.THROTTLED if isinstance(limit, RateLimit):
+            yield BUCKET_LINES, line_key(tenant, limit, chain)
 
 
 class _Tallies:
     """Jobs by status, counted tenant by tenant as they come, and compared with what is on record."""
 
-    def __init__(self, reader: Reader, found: Violations) -> None:
+    def __init__(self, reader: Reader, found: Violations, expected: Counter[Table[Any]]) -> None:
         self._reader = reader
         self._found = found
+        self._expected = expected
         self._tenant: str | None = None
         self._counts: Counter[JobStatus] = Counter()
         self._all: Counter[JobStatus] = Counter()
@@ -201,6 +213,7 @@ class _Tallies:
 
     async def _compare_one(self, key: Key, counts: Counter[JobStatus]) -> None:
         ((_, row),) = await read_rows(self._reader, COUNTS, [key])
+        self._expected[COUNTS] += row is not None
         counted = CountRow(tuple(counts[status] for status in JobStatus))
         if (row or NOTHING) != counted:
             self._found.add(f"counts of {key}: {row} is on record, but there are {counted}")
@@ -210,12 +223,12 @@ class _Tallies:
         await self._compare_one(WHOLE_SHARD_KEY, self._all)
 
 
-# --- queues --------------------------------------------------------------------------------------------------------------
+# --- queues and buckets --------------------------------------------------------------------------------------------------
 
 
 async def _check_queues(reader: Reader, found: Violations, expected: Counter[Table[Any]]) -> None:
     """Each queue counts right.  The three tables are in the order of tenants and queues, so one walk over them will do."""
-    holders, waiters = _Groups(reader, HOLDERS, 2), _Groups(reader, WAITERS, 3)
+    holders, waiters = _Groups(reader, HOLDERS, 2, found), _Groups(reader, WAITERS, 3, found)
     async for page in _pages(reader, QUEUES):
         entries: dict[Entry, Key] = {}
         for key, queue in page:
@@ -229,6 +242,8 @@ async def _check_queues(reader: Reader, found: Violations, expected: Counter[Tab
                 found.add(f"queue {key}: {fault}")
             entries |= dict.fromkeys(_entries_of_a_queue(key, queue), key)
         await _require(reader, entries, found, expected)
+    await holders.end()
+    await waiters.end()
 
 
 def _faults_of_a_queue(queue: QueueRow) -> Iterator[str]:
@@ -251,24 +266,56 @@ def _entries_of_a_queue(key: Key, queue: QueueRow) -> Iterator[Entry]:
         yield REFRESHES, (refresh.task_group, refresh.scheduled_ms, refresh.seq)
 
 
-class _Groups:
-    """The entries of a table, counted by the first so many parts of their keys, in their order."""
+async def _check_buckets(reader: Reader, found: Violations, expected: Counter[Table[Any]]) -> None:
+    lines = _Groups(reader, BUCKET_LINES, 3, found)
+    async for page in _pages(reader, BUCKETS):
+        for key, bucket in page:
+            waiting = sum([count async for _, count in lines.of(key)])
+            if waiting != bucket.waiting:
+                found.add(f"bucket {key} counts {bucket.waiting} in its line, but there are {waiting}")
+        timers: dict[Entry, Key] = {(BUCKET_TIMERS, (bucket.timer_ms, *key)): key for key, bucket in page}
+        await _require(reader, timers, found, expected)
+    await lines.end()
 
-    def __init__(self, reader: Reader, table: Table[Any], parts: int) -> None:
+
+class _Groups:
+    """The entries of a table, counted by the first so many parts of their keys, in their order.
+
+    Whoever counts them asks for his own, in the same order.  What nobody asks for is a violation.
+    """
+
+    def __init__(self, reader: Reader, table: Table[Any], parts: int, found: Violations) -> None:
+        self._table = table
+        self._found = found
         self._groups = _grouped(reader, table, parts)
         self._next: tuple[Key, int] | None = None
         self._begun = False
 
     async def of(self, prefix: Key) -> AsyncIterator[tuple[Key, int]]:
-        """The groups below a key; what comes before it belongs to nobody, and is left out here and counted elsewhere."""
-        if not self._begun:
-            self._begun = True
-            await self._advance()
+        """The groups below a key."""
+        await self._begin()
         while self._next is not None and self._next[0][: len(prefix)] <= prefix:
             group = self._next
             await self._advance()
             if group[0][: len(prefix)] == prefix:
                 yield group
+            else:
+                self._add_stray(*group)
+
+    async def end(self) -> None:
+        """Everybody has asked."""
+        await self._begin()
+        while self._next is not None:
+            self._add_stray(*self._next)
+            await self._advance()
+
+    def _add_stray(self, group: Key, count: int) -> None:
+        self._found.add(f"{self._table.name} has {count} entries of {group}, which nobody counts")
+
+    async def _begin(self) -> None:
+        if not self._begun:
+            self._begun = True
+            await self._advance()
 
     async def _advance(self) -> None:
         self._next = await anext(self._groups, None)
@@ -288,27 +335,13 @@ async def _grouped(reader: Reader, table: Table[Any], parts: int) -> AsyncIterat
         yield group, count
 
 
-# --- leases and buckets ----------------------------------------------------------------------------------------------------
+# --- leases ----------------------------------------------------------------------------------------------------------------
 
 
-def _entries_of_a_lease(key: Key, lease: Any) -> Iterator[Entry]:
-    yield EXPIRIES, (lease.expires_ms, *key)
-
-
-def _entries_of_a_bucket(key: Key, bucket: Any) -> Iterator[Entry]:
-    yield BUCKET_TIMERS, (bucket.timer_ms, *key)
-
-
-async def _check_each(
-    reader: Reader,
-    table: Table[Row],
-    entries_of: Callable[[Key, Row], Iterator[Entry]],
-    found: Violations,
-    expected: Counter[Table[Any]],
-) -> None:
-    async for page in _pages(reader, table):
-        entries = {entry: key for key, row in page for entry in entries_of(key, row)}
-        await _require(reader, entries, found, expected)
+async def _check_leases(reader: Reader, found: Violations, expected: Counter[Table[Any]]) -> None:
+    async for page in _pages(reader, LEASES):
+        expiries: dict[Entry, Key] = {(EXPIRIES, (lease.expires_ms, *key)): key for key, lease in page}
+        await _require(reader, expiries, found, expected)
 
 
 # --- reading -------------------------------------------------------------------------------------------------------------

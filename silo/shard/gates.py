@@ -79,6 +79,5 @@ def settle_rest(_: None, draft: Draft) -> int:
 
 def take_reply(reply: Reply, draft: Draft) -> None:
     """Take what the outside service said of a rate limit, and lead the chain on if it may go on."""
-    note_reply(reply, draft)
-    if reply.allowed:
+    if note_reply(reply, draft):
         walk(reply.question.name, draft)

@@ -25,6 +25,9 @@ DROPPED_PER_COMMAND_MAX = 200
 async def drop_tenant_holders(shard: Shard, tenant: str, caller: Caller) -> int:
     """Take away every slot that the tenant's jobs hold at this moment.  Returns how many.
 
+    This takes several commands if they are many.  A job that is let in at its next limit meanwhile, before it had its turn,
+    loses that slot as well.
+
     Raises what `Shard.execute` raises; then some of them may have been taken away already.
     """
     dropped = 0

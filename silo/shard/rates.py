@@ -122,13 +122,16 @@ class Reply:
     error: str = ""
 
 
-def note_reply(reply: Reply, draft: Draft) -> None:
-    """Let the chain on, put its check off, or give the job up.  A reply to a question that is not open changes nothing."""
+def note_reply(reply: Reply, draft: Draft) -> bool:
+    """Let the chain on, put its check off, or give the job up.  Returns whether the chain goes on.
+
+    A reply to a question that is not open changes nothing; the job may be gone by then.
+    """
     question, limit = reply.question, reply.question.limit
     job = draft.view.get(JOBS, (question.name.tenant, question.name.job_id))
     chain = job.chain if job is not None else None
     if chain is None or chain.place is not Place.CHECKING or not _is_about(question, chain):
-        return
+        return False
     exhausted = not reply.allowed and not reply.error and is_exhausted(limit.retry, chain.tries)
     again_ms = None
     if reply.error:
@@ -152,6 +155,7 @@ def note_reply(reply: Reply, draft: Draft) -> None:
     )
     if exhausted:
         _give_up(question.name, draft)
+    return reply.allowed
 
 
 def _is_about(question: Question, chain: Chain) -> bool:

@@ -8,22 +8,54 @@ import pytest
 from silo.broker import timers
 from silo.broker.timers import next_due_ms, run_due, run_timers
 from silo.domain.jobs import LEASE_MS, JobStatus
+from silo.domain.limits import RateLimitRetry
 from silo.errors import JobNotFound, StoreFailed, Unavailable
-from silo.events.catalogue import ChainDue, JobForgotten, LeaseExpired
+from silo.events.catalogue import (
+    BucketForgotten,
+    ChainDue,
+    JobForgotten,
+    LeaseExpired,
+    LimitCreated,
+    RateChecked,
+    RateWaited,
+    RefreshScheduled,
+    SlotGranted,
+)
 from silo.projections.view import NotLoaded
 from silo.shard import shard as shard_module
 from silo.shard.draft import Rules
 from silo.shard.due import PER_COMMAND_MAX
 from silo.shard.enqueue import enqueue
+from silo.shard.gates import GRANTS_PER_COMMAND_MAX
 from silo.shard.lease import heartbeat, lease_tasks
 from silo.shard.outcome import report_outcome
 from silo.shard.reading import GetJob, get_counts, get_job
+from silo.shard.refresh import Refreshed, ReportRefresh, lease_work, report_refresh
 from silo.storage.memory import MemoryDatabase
-from tests.builders import LATER, NAME, NOW, a_heartbeat, a_job, for_worker, pending, running, success
+from tests.builders import (
+    LATER,
+    NAME,
+    NOW,
+    a_floating_limit,
+    a_heartbeat,
+    a_job,
+    a_limit,
+    a_rate_limit,
+    checking,
+    fact,
+    for_worker,
+    holding,
+    pending,
+    running,
+    success,
+    throttled,
+    waiting,
+)
 from tests.serving import Clock, Watched, opens, run, serving
 from tests.story import Story
 
 SHOW = GetJob(name=NAME, include_attempts=False)
+IMPATIENT = a_rate_limit(1, name="impatient", retry=RateLimitRetry(max_retries=3))
 
 
 @pytest.fixture(autouse=True)
@@ -65,13 +97,29 @@ async def happens(shard, kind: type) -> None:
         pytest.param(pending(), None, id="ready work does not"),
         pytest.param(pending(start_ms=LATER), LATER, id="a chain for later does"),
         pytest.param(running(), NOW + LEASE_MS, id="so does a lease"),
+        pytest.param(holding(), None, id="who holds a slot does not"),
+        pytest.param(waiting(limits=(a_limit(0),)), None, id="nor who waits for one"),
+        pytest.param(throttled(), NOW + 1_000, id="who waits for a bucket does"),
+        pytest.param(checking(retry_ms=NOW + 50), NOW + 50, id="and a check that is to be tried again"),
+        pytest.param(
+            [fact(LimitCreated, default_max_concurrency=0), *waiting(limits=(a_floating_limit(0),))],
+            1_000,
+            id="a maximum that somebody waits for is old at some time",
+        ),
+        pytest.param(waiting(), NOW, id="room that nobody has given away yet is due now"),
     ],
 )
 def test_when_something_is_due_next(life, due_ms):
     assert Story().given(*life).when(next_due_ms).reply == due_ms
 
 
-def test_the_earliest_of_the_three_queues_counts():
+def test_checks_that_an_outside_service_answers_are_not_the_timers_affair():
+    story = Story(rules=Rules(asks_limiter=True)).when(enqueue, a_job(limits=(a_rate_limit(),)))
+
+    assert story.when(next_due_ms).reply is None
+
+
+def test_the_earliest_of_all_queues_counts():
     story = Story(rules=Rules(completed_expire_ms=5_000)).given(*running()).when(report_outcome, success())
     assert story.when(next_due_ms).reply == NOW + 5_000
 
@@ -112,6 +160,35 @@ def test_everything_that_is_due_is_done_however_much_it_is():
             assert kinds.count(ChainDue) == many
             assert kinds.count(JobForgotten) == 1
             assert kinds.count(LeaseExpired) == 1
+
+    run(main())
+
+
+def test_everything_about_limits_that_is_due_is_done():
+    # A92, A141
+    async def main():
+        clock = Clock()
+        async with serving(clock=clock) as shard:
+            many = GRANTS_PER_COMMAND_MAX * 3
+            for number in range(many):
+                await shard.execute(enqueue, a_job(job_id=f"{number}", limits=(a_floating_limit(0, "f"),)))
+            for job_id in ("passes", "waits"):
+                await shard.execute(enqueue, a_job(job_id=job_id, limits=(a_rate_limit(1),)))
+            for job_id in ("passes too", "asks again"):
+                await shard.execute(enqueue, a_job(job_id=job_id, limits=(IMPATIENT,)))
+            [refresh] = (await shard.execute(lease_work, for_worker())).refreshes
+            await shard.execute(report_refresh, ReportRefresh(refresh.task_id, Refreshed(many - 1)))
+            clock.now_ms += 2_000
+
+            # What is left: the buckets that have passed somebody, the two leases, and the maximum, which is old in a minute.
+            assert await run_due(shard) == NOW + LEASE_MS
+            kinds = await kinds_of(shard)
+            assert kinds.count(SlotGranted) == many - 1
+            assert (kinds.count(RateChecked), kinds.count(RateWaited)) == (6, 1)
+            clock.now_ms += 60_000
+            await run_due(shard)
+            assert (await kinds_of(shard)).count(RefreshScheduled) == 2
+            assert (await kinds_of(shard)).count(BucketForgotten) == 2
 
     run(main())
 

@@ -69,14 +69,16 @@ class Silo:
 
     Attributes:
         node: the node, in this process.
+        tenant: for whom its calls are, unless they say otherwise; None: for nobody in particular.
         group: a task group of this object's own, so that tests can share the node.
     """
 
     _groups = count(1)
 
-    def __init__(self, nodes: Nodes, node: RunningNode) -> None:
+    def __init__(self, nodes: Nodes, node: RunningNode, tenant: str | None = None) -> None:
         self.nodes = nodes
         self.node = node
+        self.tenant = tenant
         self.group = f"group-{next(self._groups)}"
         self._ids = (f"{self.group}-job-{number}" for number in count(1))
 
@@ -85,6 +87,9 @@ class Silo:
     def request(self, rpc: str, **fields: Any) -> Any:
         """A request.  If it names no shard, it gets the one that owns its tenant."""
         kind: Any = GetMessageClass(SERVICE.methods_by_name[rpc].input_type)
+        for field in ("tenant", "tenant_id"):
+            if self.tenant is not None and field in kind.DESCRIPTOR.fields_by_name:
+                fields.setdefault(field, self.tenant)
         tenant = fields.get("tenant") or fields.get("tenant_id") or DEFAULT_TENANT
         for field in ("shard", "shard_id"):
             if field in kind.DESCRIPTOR.fields_by_name and rpc != "LeaseTasks":
@@ -103,6 +108,15 @@ class Silo:
 
     def call(self, rpc: str, **fields: Any) -> Any:
         return self.send(rpc, self.request(rpc, **fields))
+
+    def at_once(self, rpc: str, *requests: dict[str, Any]) -> list[Any]:
+        """The replies to many calls that are under way together."""
+
+        async def all_of_them() -> list[Any]:
+            calls = (self._send(rpc, self.request(rpc, **fields), ()) for fields in requests)
+            return await asyncio.gather(*calls)
+
+        return list(self.nodes.run(all_of_them()))
 
     def error(self, rpc: str, **fields: Any) -> grpc.aio.AioRpcError:
         """The error that a call ends with."""
@@ -151,17 +165,25 @@ class Silo:
         return list(self.call("ImportJobs", jobs=[self.import_entry(**job) for job in jobs]).results)
 
     def import_entry(self, **but: Any) -> Any:
-        fields = {"task_group": self.group, "payload": data(b"\xc0"), **but}
+        fields = {"task_group": self.group, "payload": data(b"\xc0"), "tenant": self.tenant, **but}
         fields.setdefault("id", self.new_id())
         fields.setdefault("shard", self.node.shard_of(fields.get("tenant") or DEFAULT_TENANT))
         return pb.ImportJobRequest(**fields)
 
+    def drop_holders(self) -> int:
+        """Take away all slots of the tenant; the only way in which a client learns how many were held."""
+        return int(self.call("DropTenantHolders").holders_dropped)
+
     # --- a worker's calls ------------------------------------------------------------------------------------------------
 
-    def lease(self, max_tasks: int = 10, **but: Any) -> list[Any]:
-        """Whatever is ready in the group."""
+    def work(self, max_tasks: int = 10, **but: Any) -> Any:
+        """Whatever is there for the group: tasks, and limits to be refreshed."""
         fields = {"worker_id": "w", "task_group": self.group, "max_tasks": max_tasks, **but}
-        return list(self.call("LeaseTasks", **fields).tasks)
+        return self.call("LeaseTasks", **fields)
+
+    def lease(self, max_tasks: int = 10, **but: Any) -> list[Any]:
+        """The tasks that are ready in the group."""
+        return list(self.work(max_tasks, **but).tasks)
 
     def lease_one(self, **but: Any) -> Any:
         [task] = self.lease(**but)
@@ -188,6 +210,31 @@ class Silo:
         if cancelled:
             fields["cancelled"] = pb.Cancelled()
         return fields
+
+    def finish(self, task: Any) -> str:
+        """Report success.  Returns the job."""
+        self.report(task, success=b"")
+        return str(task.job_id)
+
+    def finish_all(self, max_tasks: int = 10) -> list[str]:
+        """Do all the work that there is, and what follows from it.  Returns the jobs in the order in which they ran."""
+        done: list[str] = []
+        while tasks := self.lease(max_tasks):
+            done += [self.finish(task) for task in tasks]
+        return done
+
+    def report_refresh(self, refresh: Any, maximum: int | None) -> None:
+        """Say what the maximum of a limit is now; None: it could not be found out."""
+        fields: dict[str, Any] = {
+            "shard": refresh.shard,
+            "task_id": refresh.id,
+            "tenant_id": refresh.tenant_id,
+        }
+        if maximum is None:
+            self.call("ReportRefreshOutcome", failure=pb.RefreshFailure(code="E", message="m"), **fields)
+        else:
+            success = pb.RefreshSuccess(new_max_concurrency=maximum)
+            self.call("ReportRefreshOutcome", success=success, **fields)
 
     def wait_until(self, seen: Callable[[], bool]) -> None:
         """Look again and again until it is so; what the clock does, nobody tells a client."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 
 import pytest
 
@@ -36,3 +37,12 @@ def silo(plain_node: Silo) -> Silo:
 def tenants(tenant_node: Silo) -> Silo:
     """A client of a node with tenants, and two shards that meet at 8000000000000000."""
     return Silo(tenant_node.nodes, tenant_node.node)
+
+
+_tenants = count(1)
+
+
+@pytest.fixture
+def limited(tenant_node: Silo) -> Silo:
+    """A client of a tenant that nobody else has: its limits are its own, and its holders can be counted."""
+    return Silo(tenant_node.nodes, tenant_node.node, tenant=f"tenant-{next(_tenants)}")

@@ -84,6 +84,7 @@ def test_a_job_that_nobody_leased_has_no_attempts(silo):
 
 
 def test_a_running_job_has_no_next_start_and_an_attempt_without_an_end(silo):
+    # A172
     job_id = silo.enqueue()
     before_ms = now_ms()
     task = silo.lease_one()
@@ -272,6 +273,7 @@ def test_a_success_counts_though_the_cancellation_was_requested(silo):
 
 
 def test_a_job_cancelled_before_its_start_keeps_that_start_and_is_never_leased(silo):
+    # A70
     job_id = silo.enqueue(start_at_ms=LATER_MS)
     due_id = silo.enqueue()
     silo.call("CancelJob", id=job_id)
@@ -285,6 +287,7 @@ def test_a_job_cancelled_before_its_start_keeps_that_start_and_is_never_leased(s
 
 
 def test_a_running_job_goes_on_until_its_worker_hears_of_the_cancellation(silo):
+    # A71
     job_id = silo.enqueue()
     task = silo.lease_one()
     beat = {"shard": task.shard, "task_id": task.id, "worker_id": "w"}
@@ -315,6 +318,7 @@ def test_a_job_that_its_worker_gave_up_can_be_cancelled_once_which_changes_nothi
 
 @pytest.mark.parametrize("outcome", [{"success": b""}, {"failure": ("E", b"")}], ids=["success", "failure"])
 def test_a_finished_job_cannot_be_cancelled(silo, outcome):
+    # A73
     job_id = silo.enqueue()
     silo.report(silo.lease_one(), **outcome)
 
@@ -325,6 +329,7 @@ def test_a_finished_job_cannot_be_cancelled(silo, outcome):
 
 
 def test_a_restarted_job_runs_again_with_a_number_of_its_own_and_all_its_tries(silo):
+    # A173
     job_id = silo.enqueue(retry_policy=pb.RetryPolicy(retry_count=1))
     numbers = []
     for run in range(2):
@@ -383,6 +388,7 @@ def test_only_a_job_that_failed_or_was_cancelled_can_be_restarted(silo, state, r
 
 
 def test_a_job_for_later_starts_at_once_when_it_is_expedited(silo):
+    # A170
     job_id = silo.enqueue(start_at_ms=LATER_MS)
     assert silo.lease() == []
     before_ms = now_ms()
@@ -396,6 +402,7 @@ def test_a_job_for_later_starts_at_once_when_it_is_expedited(silo):
 
 
 def test_a_job_that_waits_for_its_next_try_starts_at_once_when_it_is_expedited(silo):
+    # A170
     job_id = silo.enqueue(retry_policy=TRY_AGAIN_LATER)
     silo.report(silo.lease_one(), failure=("E", b""))
     assert silo.lease() == []
@@ -409,6 +416,7 @@ def cannot_expedite(job_id, reason, kind):
 
 
 def test_what_does_not_wait_for_a_time_cannot_be_expedited(silo):
+    # A171
     job_id = silo.enqueue()
     ready = "task is already ready to run (not future-scheduled)"
     assert silo.refusal("ExpediteJob", id=job_id) == cannot_expedite(job_id, ready, "Scheduled")

@@ -1,7 +1,6 @@
 """Every operation on a job in every state, over the wire: the table of the contract, a row each.
 
-A job that waits for its next try with its cancellation requested has no column, as a failure of such a job cancels it;
-neither has one that is parked on a limit, as this release takes no jobs with limits.
+A job that waits for its next try with its cancellation requested has no column, as a failure of such a job cancels it.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from grpc import StatusCode
 
 from silo.pb import silo_pb2 as pb
 from tests.conformance.client import LATER_MS, NIL, Silo
+from tests.conformance.limits import slots
 
 WRONG_STATE = StatusCode.FAILED_PRECONDITION
 
@@ -59,6 +59,7 @@ STATES: dict[str, Callable[[Silo], Made]] = {
     "none": lambda silo: (silo.new_id(), NIL),
     "due": due,
     "future": lambda silo: due(silo, start_at_ms=LATER_MS),
+    "parked": lambda silo: due(silo, limits=[slots(0)]),
     "running": running,
     "run+C": asked_to_cancel,
     "succ": ended(running, **SUCCESS),
@@ -144,8 +145,8 @@ ANSWERS: dict[str, Any] = {
     "unknown": (WRONG_STATE, "job is not complete: status is <Kind>"),
     "over": (WRONG_STATE, "job is already in terminal state"),
     "already": (WRONG_STATE, "job is already cancelled"),
-    "r:progress": (WRONG_STATE, "cannot restart job <id>: job is still in progress (status: <Kind>)"),
-    "r:success": (WRONG_STATE, "cannot restart job <id>: job already succeeded (status: <Kind>)"),
+    "r:going": (WRONG_STATE, "cannot restart job <id>: job is still in progress (status: <Kind>)"),
+    "r:succ": (WRONG_STATE, "cannot restart job <id>: job already succeeded (status: <Kind>)"),
     "e:ready": (
         WRONG_STATE,
         "cannot expedite job <id>: task is already ready to run (not future-scheduled) (status: <Kind>)",
@@ -160,28 +161,29 @@ ANSWERS: dict[str, Any] = {
     "l:running": (WRONG_STATE, "cannot lease job <id>: job is currently running (status: <Kind>)"),
     "l:flagged": (WRONG_STATE, "cannot lease job <id>: job is cancelled (status: <Kind>)"),
     "l:over": (WRONG_STATE, "cannot lease job <id>: job is already in terminal state (status: <Kind>)"),
+    "l:parked": (WRONG_STATE, "cannot lease job <id>: job has no pending task in queue (status: <Kind>)"),
     "l:notask": (WRONG_STATE, "cannot lease job <id>: job has no pending task (status: <Kind>)"),
     "i:running": (WRONG_STATE, "cannot reimport job <id>: job is currently running (status: <Kind>)"),
-    "i:success": "cannot reimport job: cannot reimport job <id>: job already succeeded (status: <Kind>)",
+    "i:succ": "cannot reimport job: cannot reimport job <id>: job already succeeded (status: <Kind>)",
 }
 """What the words of the table stand for: a capital is the status that the job has afterwards, `.` leaves it as it is."""
 
 MATRIX = """
-              none    due        future     running    run+C      succ      succ+C    failed  canc+C    fail+C    canc
-Enqueue       Sched   exists     exists     exists     exists     exists    exists    exists  exists    exists    exists
-GetJob        absent  .          .          .          .          .         .         .       .         .         .
-GetJobResult  absent  unknown    unknown    unknown    unknown    .         .         .       .         .         .
-Cancel        absent  Canc       Canc       .          already    over      already   over    already   already   .
-Restart       absent  r:progress r:progress r:progress r:progress r:success r:success Sched   Sched     Sched     Sched
-Expedite      absent  e:ready    Sched      e:running  e:flagged  e:over    e:over    e:over  e:flagged e:flagged e:notask
-LeaseTask     absent  Run        Run        l:running  l:running  l:over    l:over    l:over  l:flagged l:flagged l:notask
-LeaseTasks    .       Run        .          .          .          .         .         .       .         .         .
-Heartbeat     nolease nolease    nolease    .          .          nolease   nolease   nolease nolease   nolease   nolease
-Success       nolease nolease    nolease    Succ       Succ       nolease   nolease   nolease nolease   nolease   nolease
-Failure       nolease nolease    nolease    Fail       Canc       nolease   nolease   nolease nolease   nolease   nolease
-Cancelled     nolease nolease    nolease    Canc       Canc       nolease   nolease   nolease nolease   nolease   nolease
-Delete        .       unended    unended    unended    unended    gone      gone      gone    gone      gone      gone
-Import        Fail    Fail       Fail       i:running  i:running  i:success i:success Fail    Fail      Fail      Fail
+             none    due     future  parked   running   run+C     succ    succ+C  failed  canc+C    fail+C    canc
+Enqueue      Sched   exists  exists  exists   exists    exists    exists  exists  exists  exists    exists    exists
+GetJob       absent  .       .       .        .         .         .       .       .       .         .         .
+GetJobResult absent  unknown unknown unknown  unknown   unknown   .       .       .       .         .         .
+Cancel       absent  Canc    Canc    Canc     .         already   over    already over    already   already   .
+Restart      absent  r:going r:going r:going  r:going   r:going   r:succ  r:succ  Sched   Sched     Sched     Sched
+Expedite     absent  e:ready Sched   e:notask e:running e:flagged e:over  e:over  e:over  e:flagged e:flagged e:notask
+LeaseTask    absent  Run     Run     l:parked l:running l:running l:over  l:over  l:over  l:flagged l:flagged l:notask
+LeaseTasks   .       Run     .       .        .         .         .       .       .       .         .         .
+Heartbeat    nolease nolease nolease nolease  .         .         nolease nolease nolease nolease   nolease   nolease
+Success      nolease nolease nolease nolease  Succ      Succ      nolease nolease nolease nolease   nolease   nolease
+Failure      nolease nolease nolease nolease  Fail      Canc      nolease nolease nolease nolease   nolease   nolease
+Cancelled    nolease nolease nolease nolease  Canc      Canc      nolease nolease nolease nolease   nolease   nolease
+Delete       .       unended unended unended  unended   unended   gone    gone    gone    gone      gone      gone
+Import       Fail    Fail    Fail    Fail     i:running i:running i:succ  i:succ  Fail    Fail      Fail      Fail
 """
 
 

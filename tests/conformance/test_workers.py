@@ -70,6 +70,7 @@ def test_who_asks_for_no_tasks_gets_none(silo):
 
 
 def test_nobody_gets_more_tasks_than_he_asked_for_nor_the_same_twice(silo):
+    # A180, A182
     made = [silo.enqueue() for _ in range(7)]
     leased = [silo.lease(max_tasks=3), silo.lease(max_tasks=3), silo.lease(max_tasks=2**32 - 1), silo.lease()]
 
@@ -86,6 +87,7 @@ def test_work_of_another_group_is_left_to_others(silo):
 
 
 def test_a_job_for_later_is_not_leased_before_its_time(silo):
+    # A181
     silo.enqueue(start_at_ms=LATER_MS)
 
     assert silo.lease() == []
@@ -317,6 +319,7 @@ def test_a_task_that_was_reported_has_no_lease(silo, outcome):
 
 @pytest.mark.slow
 def test_a_worker_that_is_silent_for_ten_seconds_loses_its_lease(tenants):
+    # A19, A20, A72
     """Four jobs at once, as this one waits for the real clock."""
     names = ("silent", "silent once", "heard", "cancelled")
     policies = {"silent once": pb.RetryPolicy(retry_count=1)}

@@ -23,6 +23,7 @@ JOBS = 60
 
 @pytest.mark.slow
 def test_a_record_that_cannot_be_read_stops_its_shard_and_says_which_and_the_others_serve(tmp_path):
+    # A91
     ledger, chance = Ledger(), random.Random(3)
     data = tmp_path / "data"
 

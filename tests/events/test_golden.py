@@ -79,6 +79,7 @@ def reading(value: Any, indent: str = "") -> str:
 
 @pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.bin")), ids=lambda path: path.stem)
 def test_an_old_record_reads_as_it_always_did(path):
+    # A60
     (event,) = decode(FIRST_SEQ, path.read_bytes())
 
     assert reading(event) + "\n" == path.with_suffix(".txt").read_text()

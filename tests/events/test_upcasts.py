@@ -22,6 +22,7 @@ STEPS = {
     ids=["oldest", "older", "today's"],
 )
 def test_a_fact_of_any_age_arrives_in_todays_shape(version, fields):
+    # A60
     assert upcast(TAG, version, 3, fields, STEPS) == [5, "red", 50]
 
 

@@ -19,6 +19,7 @@ def test_only_what_could_be_leased_this_instant_is_ready():
 
 
 def test_a_chain_is_in_one_place_at_a_time():
+    # A180, A183
     story = Story().given(*pending(start_ms=LATER, virtual_start_ms=LATER + 9))
     assert (len(story.table(TIMERS)), len(story.table(READY))) == (1, 0)
     story.given(fact(ChainDue))

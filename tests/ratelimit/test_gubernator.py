@@ -60,6 +60,7 @@ def reasons(answers: list[GubernatorAnswer | BaseException]) -> list[str]:
 
 
 def test_an_answer_is_what_the_service_says():
+    # A150
     async def ask():
         async with asking() as (_, limiter):
             limit = a_rate_limit(limit=3, hits=2, duration_ms=700)
@@ -102,6 +103,7 @@ def test_a_question_is_the_limit_as_the_client_stated_it():
 
 
 def test_the_service_counts_each_key_until_it_is_reset():
+    # A150
     """What the service of these tests does, which tests of others rely on."""
 
     async def ask():
@@ -241,6 +243,7 @@ def test_too_few_answers_are_none(missing):
 
 
 def test_a_call_that_fails_lets_nobody_pass():
+    # A150
     async def ask():
         async with asking() as (service, limiter):
             service.failure = grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -33,6 +33,7 @@ def nobody() -> str:
 
 
 def test_the_service_says_how_it_is():
+    # A150
     async def ask():
         async with running_gubernator() as service:
             service.status, service.message = "unhealthy", "a peer is away"
@@ -44,6 +45,7 @@ def test_the_service_says_how_it_is():
 
 
 def test_without_an_address_there_is_no_limiter():
+    # A150
     assert run(connect_limiter(Gubernator())) is None
     assert run(connect_limiter(Gubernator(address=""))) is None
 
@@ -165,6 +167,7 @@ def test_a_node_without_an_address_has_none():
 
 
 def test_a_node_that_cannot_reach_its_limiter_does_not_start_and_touches_no_shard(tmp_path):
+    # A150
     async def start():
         data = tmp_path / "data"
         node = Node(

@@ -41,6 +41,7 @@ from tests.story import Story
     ],
 )
 def test_a_pending_job_ends_at_once(life):
+    # A70
     story = Story().given(*life)
     next_start_ms, attempts = story.job().next_start_ms, len(story.attempts())
 
@@ -56,6 +57,7 @@ def test_a_pending_job_ends_at_once(life):
 
 @pytest.mark.parametrize("life", [pending(), pending(start_ms=LATER), waiting_for_retry()])
 def test_nothing_of_a_cancelled_job_is_ever_leased(life):
+    # A70
     story = Story().given(*life).when(cancel, NAME)
 
     assert not story.table(READY)
@@ -66,6 +68,7 @@ def test_nothing_of_a_cancelled_job_is_ever_leased(life):
 
 
 def test_a_running_job_goes_on_until_its_worker_hears_of_it():
+    # A71
     story = Story().given(*running()).at(NOW + 3).when(cancel, NAME)
 
     assert story.events == [fact(CancellationRequested)]
@@ -103,6 +106,7 @@ def test_a_job_that_was_cancelled_without_a_client_may_still_be_marked_by_one(by
     ],
 )
 def test_what_was_cancelled_or_is_over_cannot_be_cancelled(life, text):
+    # A73
     story = Story().given(*life())
     before = story.everything()
 
@@ -112,6 +116,7 @@ def test_what_was_cancelled_or_is_over_cannot_be_cancelled(life, text):
 
 
 def test_what_does_not_exist_cannot_be_cancelled():
+    # A73
     with pytest.raises(JobNotFound, match=r"^job not found$"):
         Story().when(cancel, NAME)
 

@@ -56,6 +56,7 @@ def test_all_attempts_go_with_their_job_however_large_their_data():
 
 @pytest.mark.parametrize("life", [pending, running, running_to_be_cancelled, waiting_for_retry])
 def test_a_job_that_has_not_ended_stays(life):
+    # A23, A81
     story = Story().given(*life())
     before = story.everything()
 

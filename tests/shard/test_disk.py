@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from silo.projections.view import MissingFront, MissingRows, NotLoaded, Table
+from silo.shard import disk as disk_module
+from silo.shard import rows as rows_module
 from silo.shard.disk import key_of, load, read_table, row_key
 from silo.shard.rows import Rows
 from silo.shard.window import ROWS_MAX
@@ -16,6 +18,7 @@ from tests.serving import run
 PLAIN = Table("plain", tag=0x70, row=bytes)
 QUEUES = Table("queues", tag=0x71, row=bytes, front=1)
 NEXT = Table("next", tag=0x72, row=bytes)
+KNOWN = Table("known", tag=0x73, row=bytes, catalogue=1)
 
 
 async def a_disk(table: Table, keys) -> MemoryDatabase:
@@ -157,6 +160,83 @@ def test_asking_for_more_than_a_piece_is_answered():
     run(main())
 
 
+# --- which keys there are at all ------------------------------------------------------------------------------
+
+
+def test_of_a_group_whose_keys_are_known_nobody_looks_for_one_that_does_not_exist():
+    async def main():
+        rows, reader = Rows(), Counting(await a_disk(KNOWN, [("a", "x"), ("b", "y")]))
+        await load(reader, rows, MissingRows(KNOWN, (("a", "new"),)))
+        assert (reader.scans, reader.gets) == (1, 0)
+        assert rows.get(KNOWN, ("a", "new")) is None
+        assert rows.get(KNOWN, ("a", "another")) is None
+
+        # What exists is read, and other groups are another matter.
+        for key in (("a", "x"), ("b", "x")):
+            with pytest.raises(NotLoaded):
+                rows.get(KNOWN, key)
+        await load(reader, rows, MissingRows(KNOWN, (("a", "x"),)))
+        assert (reader.scans, reader.gets) == (1, 1)
+
+    run(main())
+
+
+def test_of_a_group_with_too_many_keys_each_is_looked_for(monkeypatch):
+    for module in (disk_module, rows_module):
+        monkeypatch.setattr(module, "CATALOGUE_KEYS_MAX", 3)
+
+    async def main():
+        rows, reader = Rows(), Counting(await a_disk(KNOWN, [("a", number) for number in range(3)]))
+        for number in (7, 8):
+            await load(reader, rows, MissingRows(KNOWN, (("a", number),)))
+        assert (reader.scans, reader.gets) == (1, 2)
+        with pytest.raises(NotLoaded):
+            rows.get(KNOWN, ("a", 9))
+
+    run(main())
+
+
+def test_keys_that_a_checkpoint_writes_or_deletes_are_known_from_then_on(monkeypatch):
+    for module in (disk_module, rows_module):
+        monkeypatch.setattr(module, "CATALOGUE_KEYS_MAX", 3)
+    monkeypatch.setattr(rows_module, "EARLIER_LOTS_MAX", 0)
+
+    async def main():
+        rows, db = Rows(), await a_disk(KNOWN, [("a", 0)])
+        await load(db, rows, MissingRows(KNOWN, (("a", 0), ("a", 1))))
+        rows.insert(KNOWN, ("a", 1), b"new")
+        rows.delete(KNOWN, ("a", 0))
+        rows.keep()
+        await write_checkpoint(db, rows)
+        assert rows.get(KNOWN, ("a", 0)) is None
+        with pytest.raises(NotLoaded):
+            rows.get(KNOWN, ("a", 1))
+
+        # Now there come to be too many.
+        for number in (2, 3, 4):
+            assert rows.get(KNOWN, ("a", number)) is None
+            rows.insert(KNOWN, ("a", number), b"new")
+        rows.keep()
+        await write_checkpoint(db, rows)
+        with pytest.raises(NotLoaded):
+            rows.get(KNOWN, ("a", 5))
+
+    run(main())
+
+
+def test_what_is_known_of_a_group_is_forgotten_when_there_are_too_many_groups(monkeypatch):
+    monkeypatch.setattr(rows_module, "CATALOGUES_MAX", 2)
+
+    async def main():
+        rows, reader = Rows(), Counting(await a_disk(KNOWN, [("a", 0)]))
+        for group in "abcabc":
+            await load(reader, rows, MissingRows(KNOWN, ((group, "x"),)))
+            assert rows.get(KNOWN, (group, "y")) is None
+        assert reader.scans == 6
+
+    run(main())
+
+
 # --- races ----------------------------------------------------------------------------------------------------
 
 
@@ -202,6 +282,26 @@ def test_a_front_that_raced_with_a_checkpoint_is_read_again():
 
         await load(Counting(db, meanwhile), rows, MissingFront(QUEUES, ("a",), 5))
         assert [key for key, _ in rows.first(QUEUES, ("a",), 5)] == [("a", 0), ("a", 2)]
+
+    run(main())
+
+
+def test_a_catalogue_that_raced_with_a_checkpoint_is_read_again():
+    async def main():
+        rows, db = Rows(), await a_disk(KNOWN, [("a", 0)])
+
+        async def meanwhile():
+            rows.install(KNOWN, [(("a", 1), None)])
+            rows.insert(KNOWN, ("a", 1), b"new")
+            rows.keep()
+            await write_checkpoint(db, rows)
+
+        await load(Counting(db, meanwhile), rows, MissingRows(KNOWN, (("a", 2),)))
+        for number in range(3):
+            rows.install(PLAIN, [((number,), b"x" * rows_module.LOADED_BYTES_MAX)])
+        with pytest.raises(NotLoaded):
+            rows.get(KNOWN, ("a", 1))
+        assert rows.get(KNOWN, ("a", 3)) is None
 
     run(main())
 

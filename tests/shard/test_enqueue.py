@@ -33,6 +33,7 @@ from tests.story import CALLER, Story
 
 
 def test_a_job_is_taken_in_and_its_first_attempt_sets_out():
+    # A172
     story = Story().when(enqueue, a_job(priority=3, metadata=(("a", "b"),)))
 
     taken_in, chain = story.events

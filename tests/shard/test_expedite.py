@@ -37,6 +37,7 @@ from tests.story import Story
     ],
 )
 def test_what_waits_for_its_time_starts_now(life, attempt, task_id):
+    # A170
     story = Story().given(*life).at(NOW + 3).when(expedite, NAME)
 
     assert story.events == [fact(JobExpedited, virtual_start_ms=NOW + 3)]
@@ -84,6 +85,7 @@ def test_its_priority_counts_from_now():
     ],
 )
 def test_what_does_not_wait_for_a_time_is_not_expedited(life, reason):
+    # A171
     story = Story().given(*life)
     before = story.everything()
 
@@ -99,5 +101,6 @@ def test_a_chain_that_is_due_but_was_not_woken_yet_is_ready():
 
 
 def test_what_does_not_exist_is_not_expedited():
+    # A171
     with pytest.raises(JobNotFound):
         Story().when(expedite, NAME)

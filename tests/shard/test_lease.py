@@ -50,6 +50,7 @@ def test_ready_work_is_handed_out_with_all_that_a_worker_needs():
 
 
 def test_a_leased_job_runs_and_its_attempt_is_on_record():
+    # A172
     story = Story().given(*pending()).at(NOW + 5).when(lease_tasks, for_worker())
 
     row = story.job()
@@ -65,6 +66,7 @@ def test_a_leased_job_runs_and_its_attempt_is_on_record():
 
 
 def test_no_task_is_handed_out_twice():
+    # A180, A182, A183
     story = Story().given(*pending()).when(lease_tasks, for_worker("w1"))
 
     assert story.when(lease_tasks, for_worker("w2")).reply == []
@@ -129,6 +131,7 @@ def test_a_worker_may_be_nameless():
 
 
 def test_work_for_later_is_not_handed_out_before_its_time():
+    # A181
     story = Story().given(*pending(start_ms=LATER))
 
     assert story.at(LATER - 1).when(lease_tasks, for_worker()).reply == []

@@ -13,7 +13,7 @@ import pytest
 
 from silo.domain.jobs import AttemptStatus, JobStatus
 from silo.errors import AlreadyExists, JobInProgress, JobNotFound, LeaseNotFound, Refused, WrongState
-from silo.events.catalogue import CancellationRequested, Event
+from silo.events.catalogue import CancellationRequested, Event, SlotWaited
 from silo.shard.cancel import cancel
 from silo.shard.delete import delete
 from silo.shard.enqueue import enqueue
@@ -29,6 +29,7 @@ from tests.builders import (
     NOW,
     a_heartbeat,
     a_job,
+    a_limit,
     an_attempt,
     an_import,
     cancelled_by_client,
@@ -50,6 +51,7 @@ STATES: dict[str, Callable[[], list[Event]]] = {
     "none": list,
     "due": pending,
     "future": lambda: pending(start_ms=LATER),
+    "parked": lambda: [*pending(limits=(a_limit(0),)), fact(SlotWaited)],
     "running": running,
     "run+C": running_to_be_cancelled,
     "succ": succeeded,
@@ -131,25 +133,26 @@ ANSWERS = {
     "success": no("job already succeeded"),
     "ready": no("task is already ready to run"),
     "notask": no("job has no pending task"),
+    "parked": no("job has no pending task in queue"),
 }
 """What the words of the table stand for.  A capital says how the job stands afterwards; `.`: the command is obeyed, and the
 job stays as it is."""
 
 MATRIX = """
-                  none    due     future  running run+C   succ     succ+C   failed   canc+C  canc
-    Enqueue       Sched   exists  exists  exists  exists  exists   exists   exists   exists  exists
-    GetJob        absent  .       .       .       .       .        .        .        .       .
-    GetJobResult  absent  unknown unknown unknown unknown .        .        .        .       .
-    Cancel        absent  Canc    Canc    Run     already terminal already  terminal already Canc
-    Restart       absent  progress progress progress progress success success Sched  Sched   Sched
-    Expedite      absent  ready   Sched   running flagged terminal terminal terminal flagged notask
-    LeaseTask     absent  Run     Run     running running terminal terminal terminal flagged notask
-    LeaseTasks    .       Run     .       .       .       .        .        .        .       .
-    Heartbeat     nolease nolease nolease .       .       nolease  nolease  nolease  nolease nolease
-    Success       nolease nolease nolease Succ    Succ    nolease  nolease  nolease  nolease nolease
-    Failure       nolease nolease nolease Fail    Canc    nolease  nolease  nolease  nolease nolease
-    Delete        .       unended unended unended unended gone     gone     gone     gone    gone
-    Import        Fail    Fail    Fail    running running success  success  Fail     Fail    Fail
+                 none    due      future   parked   running  run+C    succ     succ+C   failed   canc+C  canc
+    Enqueue      Sched   exists   exists   exists   exists   exists   exists   exists   exists   exists  exists
+    GetJob       absent  .        .        .        .        .        .        .        .        .       .
+    GetJobResult absent  unknown  unknown  unknown  unknown  unknown  .        .        .        .       .
+    Cancel       absent  Canc     Canc     Canc     Run      already  terminal already  terminal already Canc
+    Restart      absent  progress progress progress progress progress success  success  Sched    Sched   Sched
+    Expedite     absent  ready    Sched    notask   running  flagged  terminal terminal terminal flagged notask
+    LeaseTask    absent  Run      Run      parked   running  running  terminal terminal terminal flagged notask
+    LeaseTasks   .       Run      .        .        .        .        .        .        .        .       .
+    Heartbeat    nolease nolease  nolease  nolease  .        .        nolease  nolease  nolease  nolease nolease
+    Success      nolease nolease  nolease  nolease  Succ     Succ     nolease  nolease  nolease  nolease nolease
+    Failure      nolease nolease  nolease  nolease  Fail     Canc     nolease  nolease  nolease  nolease nolease
+    Delete       .       unended  unended  unended  unended  unended  gone     gone     gone     gone    gone
+    Import       Fail    Fail     Fail     Fail     running  running  success  success  Fail     Fail    Fail
 """
 
 

@@ -155,6 +155,7 @@ def test_results_and_errors_of_any_size_are_kept(size):
 
 
 def test_a_retry_waits_as_long_as_the_policy_says():
+    # A172, A173
     story = Story().given(*running(retry_policy=a_policy())).at(NOW + 7).when(report_outcome, failure())
 
     due_ms = NOW + 7 + 2_000
@@ -188,6 +189,7 @@ def test_a_retry_keeps_the_weight_of_its_priority():
 
 
 def test_attempt_numbers_count_a_life_and_relative_ones_a_run():
+    # A173
     story = Story().when(enqueue, a_job(retry_policy=a_policy(retry_count=1)))
     numbers = []
 

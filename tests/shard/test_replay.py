@@ -39,6 +39,7 @@ async def tables(db) -> dict:
 
 
 def test_rows_made_anew_are_those_that_are_there():
+    # A87
     async def main():
         live, scratch = await a_history(), MemoryDatabase()
         note = await rebuild(live, scratch)

@@ -382,10 +382,12 @@ quiet = [HealthCheck.too_slow, HealthCheck.data_too_large]
 @settings(max_examples=250, deadline=None, suppress_health_check=quiet)
 @given(histories)
 def test_rows_follow_from_the_log_and_replies_from_the_model(steps):
+    # A6, A24, A87, A88, A90
     run(live_through(steps, opens(MemoryDatabase())))
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=quiet)
 @given(histories)
 def test_the_same_on_slatedb(steps):
+    # A24, A87, A88
     run(live_through(steps, opens_slate(StoreSpec.in_memory())))

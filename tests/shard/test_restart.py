@@ -41,6 +41,7 @@ from tests.story import Story
     ],
 )
 def test_a_job_that_failed_or_was_cancelled_gets_another_run(life, attempt):
+    # A173
     story = Story().given(*life()).at(NOW + 3).when(restart, NAME)
 
     chain = story.events[1]
@@ -63,6 +64,7 @@ def test_a_job_that_failed_or_was_cancelled_gets_another_run(life, attempt):
 
 
 def test_earlier_attempts_stay_on_record():
+    # A173
     story = Story().given(*failed()).when(restart, NAME)
     assert [attempt.number for attempt in story.attempts()] == [1]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine, Generator
+from types import coroutine
 from typing import Any
 
 import pytest
@@ -16,8 +18,10 @@ from hypothesis.stateful import (
 )
 
 from silo.projections.view import MissingFront, MissingRows, NotLoaded, Table
+from silo.shard import disk as disk_module
 from silo.shard import rows as rows_module
 from silo.shard import window as window_module
+from silo.shard.disk import load, row_key
 from silo.shard.rows import Rows
 from tests.story import nothing_there
 
@@ -25,22 +29,54 @@ PLAIN = Table("plain", tag=0x70, row=bytes)
 QUEUES = Table("queues", tag=0x71, row=bytes, front=1)
 QUEUE = Table("queue", tag=0x72, row=bytes, front=0)
 LISTED = Table("listed", tag=0x73, row=bytes, index=True)
-TABLES = (PLAIN, QUEUES, QUEUE)
+KNOWN = Table("known", tag=0x74, row=bytes, catalogue=1)
+ELSEWHERE = Table("elsewhere", tag=0x75, row=bytes)
+TABLES = (PLAIN, QUEUES, QUEUE, KNOWN)
 
 KEYS = {
-    PLAIN: [(name,) for name in "abcdef"],
+    PLAIN: [(name,) for name in "abc"],
+    KNOWN: [(group, name) for group in "abc" for name in "xyz"],
     QUEUES: [(queue, at) for queue in "ab" for at in range(8)],
     QUEUE: [(at, "x") for at in range(10)],
 }
 
 places = st.sampled_from([(table, key) for table in TABLES for key in KEYS[table]])
 # Rows of a queue come, go and are read in order; nobody replaces one or asks for one by its key.
-plain_places = st.sampled_from([(PLAIN, key) for key in KEYS[PLAIN]])
+plain_places = st.sampled_from([(table, key) for table in (PLAIN, KNOWN) for key in KEYS[table]])
 fronts = st.sampled_from([(QUEUES, ("a",)), (QUEUES, ("b",)), (QUEUE, ())])
 
 
+@coroutine
+def pause() -> Generator[None, None, None]:
+    """Until whoever drives the coroutine goes on with it."""
+    yield
+
+
+class Slow:
+    """A reader that sees the disk as it is when it is asked, and tells it later."""
+
+    def __init__(self, disk: dict[Any, bytes]) -> None:
+        self.disk = disk
+
+    def _raw(self) -> dict[bytes, bytes]:
+        return {row_key(table, key): row for (table, key), row in self.disk.items()}
+
+    async def get(self, key: bytes) -> bytes | None:
+        found = self._raw().get(key)
+        await pause()
+        return found
+
+    async def scan(self, first: bytes, end: bytes, *, limit: int) -> list[tuple[bytes, bytes]]:
+        found = sorted((key, row) for key, row in self._raw().items() if first <= key < end)
+        await pause()
+        return found[:limit]
+
+
 class Overlay(RuleBasedStateMachine):
-    """`disk` is what a checkpoint wrote; `kept` is what commands have made of it; `draft` is what one more is making."""
+    """`disk` is what a checkpoint wrote; `kept` is what commands have made of it; `draft` is what one more is making.
+
+    `loads` are those that are under way: anything may happen between two of their reads.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,8 +85,12 @@ class Overlay(RuleBasedStateMachine):
         self.kept: dict[Any, bytes] = {}
         self.draft: dict[Any, bytes] = {}
         self.counter = 0
-        self.loads: list[Any] = []
+        self.loads: list[Coroutine[None, None, None]] = []
         self.changed = self.what_changed()
+
+    def teardown(self) -> None:
+        for under_way in self.loads:
+            under_way.close()
 
     def what_changed(self) -> dict[str, list[Any]]:
         return {table.name: sorted(self.rows.changed(table), key=repr) for table in TABLES}
@@ -99,7 +139,7 @@ class Overlay(RuleBasedStateMachine):
                 found = self.rows.get(*place)
             except NotLoaded as absent:
                 self.undo()
-                self.finish(self.started(absent.missing))
+                self.finish(self.begun(absent.missing))
             else:
                 assert found == self.draft.get(place)
                 return
@@ -111,7 +151,7 @@ class Overlay(RuleBasedStateMachine):
                 found = self.rows.first(*front, count)
             except NotLoaded as absent:
                 self.undo()
-                self.finish(self.started(absent.missing))
+                self.finish(self.begun(absent.missing))
             else:
                 assert list(found) == self.front(self.draft, front)[:count]
                 return
@@ -122,39 +162,41 @@ class Overlay(RuleBasedStateMachine):
             (key, row) for (owner, key), row in rows.items() if owner is table and table.queue(key) == queue
         )
 
-    def started(self, missing: MissingRows | MissingFront) -> Any:
-        """A read of the disk as it is now, which arrives later."""
-        if isinstance(missing, MissingRows):
-            found = [(key, self.disk.get((missing.table, key))) for key in missing.keys]
-            return (self.rows.epoch, missing, found, None, None)
-        since = self.rows.horizon(missing.table, missing.queue)
-        if since is None:
-            return (self.rows.epoch, missing, [], None, None)
-        left = [row for row in self.front(self.disk, (missing.table, missing.queue)) if row[0] >= since]
-        piece, rest = left[:2], left[2:]
-        return (self.rows.epoch, missing, piece, since, rest[0][0] if rest else None)
+    def begun(self, missing: MissingRows | MissingFront) -> Coroutine[None, None, None]:
+        return load(Slow(self.disk), self.rows, missing)  # type: ignore[arg-type]
 
-    def finish(self, load: Any) -> None:
-        epoch, missing, found, since, horizon = load
-        if epoch != self.rows.epoch:
-            return
-        if isinstance(missing, MissingRows):
-            self.rows.install(missing.table, found)
-        elif since is not None:
-            self.rows.extend(missing.table, missing.queue, found, since=since, horizon=horizon)
+    def goes_on(self, under_way: Coroutine[None, None, None]) -> bool:
+        """Let a load go on up to the end of its next read.  Returns whether there is more to come."""
+        try:
+            under_way.send(None)
+        except StopIteration:
+            return False
+        return True
+
+    def finish(self, under_way: Coroutine[None, None, None]) -> None:
+        while self.goes_on(under_way):
+            pass
 
     @rule(place=plain_places)
     def begin_to_load_a_row(self, place):
-        self.loads.append(self.started(MissingRows(place[0], (place[1],))))
+        self.loads.append(self.begun(MissingRows(place[0], (place[1],))))
 
     @rule(front=fronts)
     def begin_to_load_a_front(self, front):
-        self.loads.append(self.started(MissingFront(*front, 3)))
+        self.loads.append(self.begun(MissingFront(*front, 3)))
 
     @precondition(lambda self: self.loads)
     @rule(data=st.data())
-    def end_a_load(self, data):
-        self.finish(self.loads.pop(data.draw(st.integers(0, len(self.loads) - 1))))
+    def go_on_with_a_load(self, data):
+        under_way = data.draw(st.sampled_from(self.loads))
+        if not self.goes_on(under_way):
+            self.loads.remove(under_way)
+
+    @precondition(lambda self: self.loads)
+    @rule()
+    def finish_all_loads(self):
+        while self.loads:
+            self.finish(self.loads.pop(0))
 
     # --- checkpoints
 
@@ -170,33 +212,78 @@ class Overlay(RuleBasedStateMachine):
     @rule()
     def thaw(self):
         self.undo()
+        self.write()
+        self.rows.thaw()
+        self.changed = self.what_changed()
+
+    @precondition(lambda self: self.rows.frozen is not None)
+    @rule()
+    def write(self):
+        """What is frozen reaches the disk, which a load may see before anybody is told."""
         for table, changes in self.rows.frozen.rows.items():
             for key, row in changes.items():
                 if row is None:
                     self.disk.pop((table, key), None)
                 else:
                     self.disk[(table, key)] = row
-        self.rows.thaw()
-        self.changed = self.what_changed()
+
+    @precondition(lambda self: self.rows.frozen is None)
+    @rule()
+    def write_everything(self):
+        self.keep()
+        self.freeze()
+        self.thaw()
 
     @precondition(lambda self: self.rows.frozen is None)
     @rule(front=fronts)
     def write_everything_and_load_a_front(self, front):
-        self.keep()
-        self.freeze()
-        self.thaw()
+        self.write_everything()
         self.first(front, 3)
+
+    @precondition(lambda self: self.rows.frozen is None)
+    @rule(group=st.sampled_from("abc"))
+    def fill_a_group_key_by_key(self, group):
+        """It grows beyond what a catalogue may have; and the catalogues of the others go when they are too many."""
+        for key in KEYS[KNOWN]:
+            if key[0] == group:
+                self.get((KNOWN, key))
+                self.put((KNOWN, key))
+                self.write_everything()
+        self.load_much_else()
+        for key in KEYS[KNOWN]:
+            self.get((KNOWN, key))
+
+    @rule()
+    def load_much_else(self):
+        """More than there is room for: nothing stays in memory that is on disk."""
+        for number in range(2):
+            self.rows.install(ELSEWHERE, [((number,), b"x" * 2_000)])
+
+    @precondition(lambda self: self.rows.frozen is None)
+    @rule(place=plain_places, gone=st.booleans())
+    def change_a_row_and_write_it_while_it_is_loaded(self, place, gone):
+        """The load saw the disk as it was before."""
+        under_way = self.begun(MissingRows(place[0], (place[1],)))
+        self.goes_on(under_way)
+        self.get(place)
+        if gone:
+            self.delete(place)
+        else:
+            self.put(place)
+        self.write_everything()
+        self.finish(under_way)
 
     # --- what always holds
 
     @invariant()
     def what_is_in_memory_is_right(self):
-        for key in KEYS[PLAIN]:
-            try:
-                found = self.rows.get(PLAIN, key)
-            except NotLoaded:
-                continue
-            assert found == self.draft.get((PLAIN, key)), key
+        for table in (PLAIN, KNOWN):
+            for key in KEYS[table]:
+                try:
+                    found = self.rows.get(table, key)
+                except NotLoaded:
+                    continue
+                assert found == self.draft.get((table, key)), (table, key)
 
     @invariant()
     def every_front_that_is_in_memory_is_right(self):
@@ -223,9 +310,13 @@ class Overlay(RuleBasedStateMachine):
 def test_the_overlay_answers_as_a_dictionary_would(monkeypatch):
     monkeypatch.setattr(rows_module, "LOADED_BYTES_MAX", 1_000)
     monkeypatch.setattr(rows_module, "WINDOWS_MAX", 2)
+    monkeypatch.setattr(rows_module, "CATALOGUES_MAX", 2)
+    monkeypatch.setattr(rows_module, "CATALOGUE_KEYS_MAX", 2)
+    monkeypatch.setattr(disk_module, "CATALOGUE_KEYS_MAX", 2)
     monkeypatch.setattr(window_module, "ROWS_MAX", 2)
+    monkeypatch.setattr(disk_module, "ROWS_MAX", 4)
     run_state_machine_as_test(
-        Overlay, settings=settings(max_examples=250, stateful_step_count=40, deadline=None)
+        Overlay, settings=settings(max_examples=200, stateful_step_count=40, deadline=None)
     )
 
 

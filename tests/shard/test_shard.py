@@ -237,6 +237,7 @@ def test_no_reply_leaves_before_everything_that_it_can_have_seen_is_durable(deci
 
 
 def test_a_caller_that_goes_away_changes_nothing():
+    # A81, A184
     async def main():
         async with a_held_shard() as (shard, db, enqueued):
             enqueued.cancel()
@@ -709,6 +710,7 @@ def test_reading_while_a_checkpoint_is_built_does_not_disturb_it():
 
 
 def test_a_row_that_cannot_be_read_stops_the_shard_and_is_named():
+    # A91
     async def main():
         db = MemoryDatabase()
         async with serving(opens(db)) as shard:

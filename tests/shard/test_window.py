@@ -76,6 +76,7 @@ def test_a_window_that_has_grown_too_long_gives_its_tail_back():
 
 @given(st.lists(st.tuples(st.sampled_from(["add", "take", "load"]), st.integers(0, 30)), max_size=60))
 def test_every_row_below_the_horizon_is_here(steps):
+    # A180, A181
     queue: dict = {}
     window = Window()
     for kind, number in steps:
