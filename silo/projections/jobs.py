@@ -72,6 +72,7 @@ class Chain:
         gate: which of the job's limits it comes to next; at their number it is through.
         held: the queues of which it holds a slot, each with the time since when.
         tries: how often the rate limit at this gate was asked.
+        refused: how often it answered that it is used up.
         due_ms: when it is asked next, while the chain is `CHECKING`.
     """
 
@@ -86,6 +87,7 @@ class Chain:
     gate: int
     held: tuple[tuple[str, int], ...]
     tries: int
+    refused: int
     due_ms: int
 
 
@@ -259,6 +261,7 @@ def chain_started(event: ChainStarted, job: JobRow, view: View) -> None:
         gate=event.gate,
         held=(),
         tries=0,
+        refused=0,
         due_ms=0,
     )
     _change(
@@ -315,17 +318,20 @@ def rate_check_due(event: RateCheckDue, job: JobRow, view: View) -> None:
 def rate_checked(event: RateChecked, job: JobRow, view: View) -> None:
     if event.allowed:
         gate = event.gate + 1
-        _move(event, job, view, _place(job, gate), gate=gate, tries=0)
+        _move(event, job, view, _place(job, gate), gate=gate, tries=0, refused=0)
         return
-    tries = live_chain(event, job).tries + 1
+    before = live_chain(event, job)
+    no_answer = bool(event.error) and not event.is_local
+    tries, refused = before.tries + 1, before.refused + (not no_answer)
     if event.retry_ms is None:
-        _move(event, job, view, Place.GATE, tries=tries)
+        _move(event, job, view, Place.GATE, tries=tries, refused=refused)
         return
     chain = _chain_with(
-        live_chain(event, job),
+        before,
         place=Place.CHECKING,
         since_ms=event.time_ms,
         tries=tries,
+        refused=refused,
         due_ms=event.retry_ms,
     )
     _change(event, job, view, chain=chain, next_start_ms=event.retry_ms)

@@ -223,13 +223,23 @@ def retry_ms(retry: RateLimitRetry, *, tries: int, reset_ms: int, now_ms: int) -
     """
     if now_ms < reset_ms < now_ms + retry.max_backoff_ms:
         return reset_ms
+    return _after_backoff(retry, tries, now_ms)
+
+
+def error_retry_ms(retry: RateLimitRetry, *, tries: int, now_ms: int) -> int:
+    """When a check that got no answer is tried again, in epoch ms.
+
+    The backoff grows here too: many thousands may wait for a service that is away, and must not all ask all the time.
+
+    Args:
+        tries: the checks before this one, answered or not.
+    """
+    return _after_backoff(retry, tries, now_ms)
+
+
+def _after_backoff(retry: RateLimitRetry, tries: int, now_ms: int) -> int:
     backoff_ms = rounded(retry.initial_backoff_ms * power(retry.backoff_multiplier, tries))
     return saturated(now_ms + min(backoff_ms, retry.max_backoff_ms))
-
-
-def error_retry_ms(retry: RateLimitRetry, now_ms: int) -> int:
-    """When a check that got no answer is tried again, in epoch ms: always after the first backoff."""
-    return saturated(now_ms + retry.initial_backoff_ms)
 
 
 def is_exhausted(retry: RateLimitRetry, tries: int) -> bool:

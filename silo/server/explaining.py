@@ -138,7 +138,7 @@ def _waits_for_check(told: Explanation, chain: Chain, last_error: str) -> _Words
     name = _named(gate.limit)
     tries = f"asked {_times(chain.tries)} so far"
     if isinstance(gate.limit, RateLimit) and gate.limit.retry.max_retries:
-        tries += f", and given up after {_times(gate.limit.retry.max_retries + 1)}"
+        tries += f", and given up when it is refused {_times(gate.limit.retry.max_retries + 1)}"
     who = "the outside limiter" if told.is_asked_outside else "the shard"
     if last_error:
         return _Words(

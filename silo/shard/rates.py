@@ -28,7 +28,7 @@ def ask_bucket(name: JobName, chain: Chain, limit: RateLimit, draft: Draft) -> N
     passes_ms = passes_at_ms(answer.bucket, limit, draft.now_ms)
     if answer.allowed:
         _checked(name, chain, answer, None, draft)
-    elif is_exhausted(limit.retry, chain.tries):
+    elif is_exhausted(limit.retry, chain.refused):
         _checked(name, chain, answer, None, draft)
         _give_up(name, draft)
     elif is_patient and passes_ms is not None:
@@ -79,7 +79,7 @@ def _wait_for_bucket(name: JobName, chain: Chain, passes_ms: int, draft: Draft) 
 
 def _again_ms(limit: RateLimit, chain: Chain, reset_ms: int, draft: Draft) -> int:
     """When a check that was over the limit is tried again: later than now, or the clock would stand still over it."""
-    again_ms = retry_ms(limit.retry, tries=chain.tries, reset_ms=reset_ms, now_ms=draft.now_ms)
+    again_ms = retry_ms(limit.retry, tries=chain.refused, reset_ms=reset_ms, now_ms=draft.now_ms)
     return max(again_ms, draft.now_ms + 1)
 
 
@@ -132,10 +132,10 @@ def note_reply(reply: Reply, draft: Draft) -> bool:
     chain = job.chain if job is not None else None
     if chain is None or chain.place is not Place.CHECKING or not _is_about(question, chain):
         return False
-    exhausted = not reply.allowed and not reply.error and is_exhausted(limit.retry, chain.tries)
+    exhausted = not reply.allowed and not reply.error and is_exhausted(limit.retry, chain.refused)
     again_ms = None
     if reply.error:
-        again_ms = max(error_retry_ms(limit.retry, draft.now_ms), draft.now_ms + 1)
+        again_ms = max(error_retry_ms(limit.retry, tries=chain.tries, now_ms=draft.now_ms), draft.now_ms + 1)
     elif not reply.allowed and not exhausted:
         again_ms = _again_ms(limit, chain, reply.reset_ms, draft)
     draft.emit(

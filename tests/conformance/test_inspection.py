@@ -105,7 +105,7 @@ def test_a_job_that_waits_for_a_rate_limit_is_told_when_it_goes_on(silo):
 
     told = explained(silo, impatient)
     assert told.standing == ext.STANDING_WAITS_FOR_RATE_LIMIT
-    assert told.summary.endswith("asked once so far, and given up after 3 times")
+    assert told.summary.endswith("asked once so far, and given up when it is refused 3 times")
     assert told.next_ms > told.since_ms
 
 

@@ -556,9 +556,11 @@ def test_a_check_over_the_limit_is_tried_again(
     assert retry_ms(retry, tries=tries, reset_ms=reset_ms, now_ms=NOON) == due_ms
 
 
-def test_a_check_without_an_answer_is_tried_again_after_the_first_backoff() -> None:
-    assert error_retry_ms(a_retry(initial_backoff_ms=70), NOON) == NOON + 70
-    assert error_retry_ms(a_retry(initial_backoff_ms=INT64_MAX), NOON) == INT64_MAX
+def test_a_check_without_an_answer_is_tried_again_with_growing_pauses() -> None:
+    retry = a_retry(initial_backoff_ms=70, max_backoff_ms=500, backoff_multiplier=2)
+
+    waits = [error_retry_ms(retry, tries=tries, now_ms=NOON) - NOON for tries in range(5)]
+    assert waits == [70, 140, 280, 500, 500]
 
 
 @pytest.mark.parametrize(
@@ -586,4 +588,4 @@ def test_no_backoff_leads_beyond_64_bits(
     retry = a_retry(initial_backoff_ms=initial_ms, max_backoff_ms=longest_ms, backoff_multiplier=factor)
 
     assert INT64_MIN <= retry_ms(retry, tries=tries, reset_ms=reset_ms, now_ms=NOON) <= INT64_MAX
-    assert INT64_MIN <= error_retry_ms(retry, NOON) <= INT64_MAX
+    assert INT64_MIN <= error_retry_ms(retry, tries=tries, now_ms=NOON) <= INT64_MAX

@@ -351,13 +351,26 @@ def test_who_is_over_the_limit_at_the_last_try_fails():
     assert not story.table(CHECKS)
 
 
-def test_a_service_that_does_not_answer_lets_nobody_pass_and_uses_up_no_job():
-    story = asking()
-    for tries in range(1, 8):
+def test_a_service_that_does_not_answer_lets_nobody_pass_and_is_asked_ever_more_patiently():
+    story, waits = asking(), []
+    for tries in range(1, 12):
         story.at(story.job().chain.due_ms).when(take_reply, Reply(question=question(story), error="on fire"))
         assert (story.events[0].error, story.events[0].allowed) == ("on fire", False)
-        assert story.events[0].retry_ms == story.now_ms + 100
-        assert story.job().chain.tries == tries
+        assert (story.job().chain.tries, story.job().chain.refused) == (tries, 0)
+        waits.append(story.events[0].retry_ms - story.now_ms)
+    assert waits[:4] == [100, 200, 400, 800]
+    assert max(waits) == waits[-1] == 1_000
+
+
+def test_checks_without_an_answer_do_not_use_up_the_retries_of_a_job():
+    story = asking(limit=IMPATIENT)
+    for error in ("on fire", "on fire", "on fire", "on fire", "", "", ""):
+        story.at(story.job().chain.due_ms)
+        story.when(take_reply, Reply(question=question(story), allowed=False, error=error))
+    assert story.job().chain.refused == 3
+
+    story.at(story.job().chain.due_ms).when(take_reply, Reply(question=question(story), allowed=False))
+    assert story.job().error_code == "RATE_LIMIT_EXHAUSTED"
 
 
 @pytest.mark.parametrize("backoff_ms", [0, -5])
