@@ -405,7 +405,7 @@ class Demo:
         title("One job that was tried again", f"{told.job_id} of {told.tenant}, as its shard's log has it")
         self.screen.history(found.story, outage)
 
-        silo = "silo" if shutil.which("silo") else sys.argv[0]
+        silo = "silo" if shutil.which("silo") else os.path.relpath(Path(sys.executable).with_name("silo"))
         title("What next")
         self.screen.pairs(
             {

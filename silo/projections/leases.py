@@ -25,14 +25,18 @@ RefreshEnded = RefreshSucceeded | RefreshFailed | RefreshExpired
 
 @attrs.define
 class LeaseRow:
-    """One live lease: of a job's task, or of the refresh of a queue's floating limit; the other of the two is empty.
+    """One live lease: of a job's task, or of the refresh of a queue's floating limit.
 
     A task id that has none is not running.
+
+    Attributes:
+        job_id: empty for a refresh.
+        queue: whose maximum is found out; None for the task of a job.  The empty text is a queue like any other.
     """
 
     tenant: str
     job_id: str
-    queue: str
+    queue: str | None
     worker_id: str
     expires_ms: int
 
@@ -50,7 +54,7 @@ def _begin(task_id: str, lease: LeaseRow, view: View) -> None:
 
 
 def task_leased(event: TaskLeased, _: JobRow, view: View) -> None:
-    lease = LeaseRow(event.tenant, event.job_id, "", event.worker_id, event.expires_ms)
+    lease = LeaseRow(event.tenant, event.job_id, None, event.worker_id, event.expires_ms)
     _begin(event.task_id, lease, view)
 
 

@@ -62,7 +62,7 @@ class Loader:
             places = [(missing.table, missing.queue)]
         else:
             places = [(missing.table, key) for key in missing.keys]
-        under_way = {self._under_way[place] for place in places if place in self._under_way}
+        under_way = dict.fromkeys(self._under_way[place] for place in places if place in self._under_way)
         for load_of_another in under_way:
             # Shielded, as a waiter that goes away must not take along what others wait for.
             await asyncio.shield(load_of_another)

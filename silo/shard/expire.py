@@ -24,13 +24,15 @@ def expire_leases(_: None, draft: Draft) -> int:
     """
     overdue = [str(key[1]) for key, _ in due_keys(EXPIRIES, draft)]
     leases = rows(draft.view, LEASES, [(task_id,) for task_id in overdue])
-    require_chains([JobName(lease.tenant, lease.job_id) for lease in leases if not lease.queue], draft.view)
+    require_chains(
+        [JobName(lease.tenant, lease.job_id) for lease in leases if lease.queue is None], draft.view
+    )
     for task_id, lease in zip(overdue, leases, strict=True):
         expires_ms = draft.leases.expires_ms(task_id, lease.expires_ms)
         if expires_ms > draft.now_ms:
             draft.emit(renewal(task_id, lease, expires_ms))
-        elif lease.queue:
-            expire_refresh(task_id, lease, expires_ms, draft)
+        elif lease.queue is not None:
+            expire_refresh(task_id, lease.queue, lease, expires_ms, draft)
         else:
             _expire(task_id, lease, expires_ms, draft)
     return len(overdue)

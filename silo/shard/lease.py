@@ -192,7 +192,9 @@ def heartbeat(command: Heartbeat, draft: Draft) -> int | None:
         raise WrongState("lease owner mismatch")
 
     cancelled_ms = (
-        None if lease.queue else the_job(JobName(lease.tenant, lease.job_id), draft.view).cancelled_ms
+        None
+        if lease.queue is not None
+        else the_job(JobName(lease.tenant, lease.job_id), draft.view).cancelled_ms
     )
     expires_ms = draft.now_ms + LEASE_MS
     if expires_ms - lease.expires_ms >= LEASE_MS // 2:
@@ -204,6 +206,6 @@ def heartbeat(command: Heartbeat, draft: Draft) -> int | None:
 
 def renewal(task_id: str, lease: LeaseRow, expires_ms: int) -> LeaseRenewed | RefreshRenewed:
     """The fact that a lease goes on until this time."""
-    if lease.queue:
+    if lease.queue is not None:
         return RefreshRenewed(tenant=lease.tenant, queue=lease.queue, task_id=task_id, expires_ms=expires_ms)
     return LeaseRenewed(tenant=lease.tenant, job_id=lease.job_id, task_id=task_id, expires_ms=expires_ms)

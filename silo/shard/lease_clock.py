@@ -29,8 +29,8 @@ class LeaseClock:
         return max(logged_ms, self._renewed.get(task_id, 0), self._not_before_ms)
 
     def renew(self, task_id: str, expires_ms: int, *, now_ms: int) -> None:
-        """Note a heartbeat that is not logged."""
-        self._renewed[task_id] = expires_ms
+        """Note a heartbeat that is not logged.  It never shortens a lease, even if the clock went back."""
+        self._renewed[task_id] = max(expires_ms, self._renewed.get(task_id, 0))
         if len(self._renewed) > self._forget_at:
             self._renewed = {task: at for task, at in self._renewed.items() if at > now_ms}
             self._forget_at = max(FORGET_AT, 2 * len(self._renewed))

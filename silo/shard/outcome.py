@@ -50,7 +50,7 @@ def report_outcome(command: ReportOutcome, draft: Draft) -> None:
     """End a leased attempt.  Raises LeaseNotFound: reported already, taken back, or never leased."""
     lease = draft.view.get(LEASES, (command.task_id,))
     # The refresh of a floating limit has a lease too, but no outcome of this kind.
-    if lease is None or lease.queue:
+    if lease is None or lease.queue is not None:
         raise LeaseNotFound
     if not draft.caller.actor:
         draft.caller = attrs.evolve(draft.caller, actor=lease.worker_id)

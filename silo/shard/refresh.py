@@ -122,7 +122,7 @@ def report_refresh(command: ReportRefresh, draft: Draft) -> None:
     lease = draft.view.get(LEASES, (command.task_id,))
     if lease is None:
         raise LeaseNotFound
-    if not lease.queue:
+    if lease.queue is None:
         raise CallFailed("codec error: task is not a RefreshFloatingLimit")
     if not draft.caller.actor:
         draft.caller = attrs.evolve(draft.caller, actor=lease.worker_id)
@@ -157,12 +157,12 @@ def _retry_ms(floating: Floating, now_ms: int) -> int:
     return saturated(now_ms + min(backoff_ms, BACKOFF_MS_MAX))
 
 
-def expire_refresh(task_id: str, lease: LeaseRow, expired_ms: int, draft: Draft) -> None:
-    """Take back a refresh whose worker was silent for too long.  If somebody waits, it is scheduled anew."""
+def expire_refresh(task_id: str, queue: str, lease: LeaseRow, expired_ms: int, draft: Draft) -> None:
+    """Take back the refresh of a queue whose worker was silent for too long.  If somebody waits, it is scheduled anew."""
     draft.emit(
         RefreshExpired(
             tenant=lease.tenant,
-            queue=lease.queue,
+            queue=queue,
             task_id=task_id,
             worker_id=lease.worker_id,
             expired_ms=expired_ms,

@@ -101,6 +101,7 @@ class Rows:
         self._windows: defaultdict[Table[Any], dict[Key, Window]] = defaultdict(dict)
         self._catalogues: defaultdict[Table[Any], dict[Key, set[Key] | None]] = defaultdict(dict)
         self._undo: list[_Change] = []
+        self._begun: list[tuple[Table[Any], Key]] = []
 
     # --- reading ---------------------------------------------------------------------------------------------------------
 
@@ -160,6 +161,7 @@ class Rows:
     def begin(self, table: Table[Any], queue: Key) -> None:
         if queue not in self._windows[table]:
             self._open_window(table, queue).extend((), None)
+            self._begun.append((table, queue))
 
     def insert(self, table: Table[Row], key: Key, row: Row) -> None:
         rows = self._changed[table]
@@ -216,11 +218,16 @@ class Rows:
     def keep(self) -> None:
         """The draft is kept: what changed since the last `keep` or `undo` stays."""
         self._undo.clear()
+        self._begun.clear()
 
     def undo(self) -> None:
         """The draft is dropped: take back, newest first, what changed since the last `keep` or `undo`."""
         while self._undo:
             self._take_back(*self._undo.pop())
+        for table, queue in self._begun:
+            # That the queue was empty came from the draft: whether it is now is for the disk to say.
+            self._windows[table].pop(queue, None)
+        self._begun.clear()
 
     def _take_back(self, table: Table[Any], key: Key, row: Any, was_fresh: bool, in_window: Any) -> None:
         rows, fresh = self._changed[table], self._fresh[table]

@@ -73,7 +73,7 @@ def test_every_job_reaches_its_end_although_the_broker_is_killed(tmp_path: Path)
             r"why does job-\d+ of the harbour not run\?",
             r"10 jobs, 2 slots: never more than 2 were held at once, and all were given back",
             r"JobEnqueued .* demo, Enqueue",
-            r"AttemptFailed +attempt 1, DEMO_FAILURE +worker-\d, ReportOutcome",
+            r"AttemptFailed +attempt \d, DEMO_FAILURE +worker-\d, ReportOutcome",
             r"AttemptSucceeded +attempt \d",
             r"serve -c silo-demo-data/silo.toml",
         ):

@@ -14,7 +14,7 @@ EXPIRY = NOW + LEASE_MS
 def test_a_lease_is_found_by_its_task_and_in_the_order_of_expiry():
     story = Story().given(*running())
 
-    assert story.table(LEASES) == {("task-1",): LeaseRow("acme", "j1", "", "worker", EXPIRY)}
+    assert story.table(LEASES) == {("task-1",): LeaseRow("acme", "j1", None, "worker", EXPIRY)}
     assert list(story.table(EXPIRIES)) == [(EXPIRY, "task-1")]
 
 

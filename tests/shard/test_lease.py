@@ -57,7 +57,7 @@ def test_a_leased_job_runs_and_its_attempt_is_on_record():
     assert (row.status, row.changed_ms, row.next_start_ms) == (JobStatus.RUNNING, NOW + 5, None)
     assert (row.attempts, row.chain.place) == (1, Place.LEASED)
     expires_ms = NOW + 5 + LEASE_MS
-    assert story.row(LEASES, "task-1") == LeaseRow("acme", "j1", "", "worker", expires_ms)
+    assert story.row(LEASES, "task-1") == LeaseRow("acme", "j1", None, "worker", expires_ms)
     assert list(story.table(EXPIRIES)) == [(expires_ms, "task-1")]
     (attempt,) = story.attempts()
     assert (attempt.number, attempt.row.task_id, attempt.row.status) == (1, "task-1", AttemptStatus.RUNNING)

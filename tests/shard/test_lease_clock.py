@@ -23,6 +23,14 @@ def test_the_later_of_memory_and_log_counts():
     assert clock.expires_ms("task-1", NOW + 20) == NOW + 20
 
 
+def test_a_heartbeat_never_shortens_a_lease():
+    clock = LeaseClock()
+    clock.renew("task-1", NOW + 10, now_ms=NOW)
+    clock.renew("task-1", NOW + 5, now_ms=NOW - 5)
+
+    assert clock.expires_ms("task-1", NOW) == NOW + 10
+
+
 def test_no_lease_expires_before_the_shard_has_been_open_for_a_while():
     clock = LeaseClock(not_before_ms=NOW + 50)
     clock.renew("task-1", NOW + 10, now_ms=NOW)

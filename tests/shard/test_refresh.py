@@ -132,6 +132,21 @@ def test_a_refresh_is_kept_alive_like_a_task():
         story.when(heartbeat, a_heartbeat(refresh.task_id, "somebody else"))
 
 
+def test_the_refresh_of_the_queue_without_a_name_is_a_refresh_all_the_same():
+    story = waited_for(a_floating_limit(0, ""))
+    refresh = the_refresh(story)
+    assert story.row(LEASES, refresh.task_id).queue == ""
+
+    assert story.at(NOW + 6_000).when(heartbeat, a_heartbeat(refresh.task_id)).reply is None
+    with pytest.raises(LeaseNotFound):
+        story.when(report_outcome, success(refresh.task_id))
+    story.at(NOW + 6_000 + LEASE_MS).when(expire_leases)
+    assert kinds(story.events) == [RefreshExpired]
+
+    assert kinds(story.when(schedule_due_refreshes).events) == [RefreshScheduled]
+    assert granted(refreshed(story, 2).events) == [("j1", ""), ("j2", "")]
+
+
 def test_a_refresh_has_no_cancellation_of_its_own():
     story = waited_for()
     refresh = the_refresh(story)

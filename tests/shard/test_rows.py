@@ -107,6 +107,12 @@ class Overlay(RuleBasedStateMachine):
             self.draft[place] = self.a_row()
             self.rows.insert(*place, self.draft[place])
 
+    @rule(front=fronts)
+    def begin(self, front):
+        """A command knows that nobody stands in a queue, as it is new or has just been emptied."""
+        if not self.front(self.draft, front):
+            self.rows.begin(*front)
+
     @rule(place=plain_places)
     def put(self, place):
         self.draft[place] = self.a_row()
@@ -318,6 +324,20 @@ def test_the_overlay_answers_as_a_dictionary_would(monkeypatch):
     run_state_machine_as_test(
         Overlay, settings=settings(max_examples=200, stateful_step_count=40, deadline=None)
     )
+
+
+def test_a_queue_that_a_dropped_draft_emptied_and_began_anew_is_as_full_as_before():
+    rows = Rows()
+    for at in range(2):
+        rows.insert(QUEUES, ("a", at), b"")
+    rows.keep()
+
+    rows.delete(QUEUES, ("a", 0))
+    rows.delete(QUEUES, ("a", 1))
+    rows.begin(QUEUES, ("a",))
+    rows.undo()
+
+    assert answered(rows, lambda: rows.first(QUEUES, ("a",), 5)) == [(("a", 0), b""), (("a", 1), b"")]
 
 
 # --- what a checkpoint writes --------------------------------------------------------------------------------
