@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from collections.abc import Sequence
@@ -83,7 +82,7 @@ def serve(config: str | None, data: str | None, grpc_addr: str | None) -> None:
     for difference in describe(settings):
         log.info("%s", difference)
     try:
-        code = asyncio.run(process.serve(settings))
+        code = process.run(process.serve(settings))
     except SiloError as error:
         say(error)
         code = 1

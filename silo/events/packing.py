@@ -141,18 +141,16 @@ def unpacker(cls: type[T]) -> Callable[[Sequence[Any]], T]:
 
 
 def replacer(cls: type[T]) -> Callable[..., T]:
-    """A function `(value, **changes)` that gives a copy with some fields changed: `attrs.evolve` at half its cost."""
+    """A function `(value, **changes)` that gives a copy with some fields changed: `attrs.evolve` at a third of its cost.
+
+    As attrs does for `__init__`, it is written out for the class: each fold calls it a few times.
+    """
     names = [field.name for field in _fields(cls)]
-    take = attrgetter(*names)
-    place = {name: index for index, name in enumerate(names)}
-
-    def replace(value: T, **changes: Any) -> T:
-        fields = list(take(value))
-        for name, changed in changes.items():
-            fields[place[name]] = changed
-        return cls(*fields)
-
-    return replace
+    arguments = ", ".join(f"{name}=kept" for name in names)
+    fields = ", ".join(f"value.{name} if {name} is kept else {name}" for name in names)
+    scope: dict[str, Any] = {"cls": cls, "kept": object()}
+    exec(f"def replace(value, *, {arguments}):\n    return cls({fields})\n", scope)  # noqa: S102
+    return cast(Callable[..., T], scope["replace"])
 
 
 _pack = msgpack.Packer().pack

@@ -67,10 +67,16 @@ def require_chains(names: Sequence[JobName], view: View) -> list[JobRow]:
 
 def require_gates(jobs: Iterable[tuple[str, JobSpec]], view: View) -> None:
     """Say that the gates of these jobs, each with its tenant, will be asked or left."""
-    limited = [(tenant, spec) for tenant, spec in jobs if spec.limits]
-    if limited:
-        view.require(QUEUES, [key for tenant, spec in limited for key in queue_keys(tenant, spec)])
-        view.require(BUCKETS, [key for tenant, spec in limited for key in bucket_keys(tenant, spec)])
+    queues: list[Key] = []
+    buckets: list[Key] = []
+    for tenant, spec in jobs:
+        if spec.limits:
+            queues += queue_keys(tenant, spec)
+            buckets += bucket_keys(tenant, spec)
+    if queues:
+        view.require(QUEUES, queues)
+    if buckets:
+        view.require(BUCKETS, buckets)
 
 
 def refusal(verb: str, name: JobName, job: JobRow, reason: str) -> WrongState:

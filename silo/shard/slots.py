@@ -11,7 +11,6 @@ from silo.projections.concurrency import (
     UNSETTLED,
     WAITERS,
     QueueRow,
-    line_of,
     slot_limit,
 )
 from silo.projections.jobs import Chain, JobRow
@@ -23,8 +22,9 @@ from silo.shard.jobs import JobName, rows, the_job
 def ask_for_slot(name: JobName, job: JobRow, chain: Chain, limit: SlotLimit, draft: Draft) -> None:
     """Let a chain in, if there is room and nobody else is to be let in before it; else it waits in line."""
     row = _queue(name.tenant, limit, draft)
-    if row.has_room(line_of(limit)) and not row.is_unsettled:
-        _grant(name, chain, limit, row, draft)
+    maximum = _maximum(limit, row)
+    if row.holders < maximum and not row.is_unsettled:
+        _grant(name, chain, limit, maximum, draft)
         return
     draft.emit(
         SlotWaited(
@@ -33,7 +33,7 @@ def ask_for_slot(name: JobName, job: JobRow, chain: Chain, limit: SlotLimit, dra
             task_id=chain.task_id,
             gate=chain.gate,
             queue=limit.key,
-            maximum=_maximum(limit, row),
+            maximum=maximum,
         )
     )
     if isinstance(limit, FloatingLimit):
@@ -69,7 +69,7 @@ def _maximum(limit: SlotLimit, row: QueueRow) -> int:
     return limit.max_concurrency
 
 
-def _grant(name: JobName, chain: Chain, limit: SlotLimit, row: QueueRow, draft: Draft) -> None:
+def _grant(name: JobName, chain: Chain, limit: SlotLimit, maximum: int, draft: Draft) -> None:
     draft.emit(
         SlotGranted(
             tenant=name.tenant,
@@ -77,7 +77,7 @@ def _grant(name: JobName, chain: Chain, limit: SlotLimit, row: QueueRow, draft: 
             task_id=chain.task_id,
             gate=chain.gate,
             queue=limit.key,
-            maximum=_maximum(limit, row),
+            maximum=maximum,
         )
     )
 
@@ -121,4 +121,5 @@ def let_in(name: JobName, draft: Draft) -> None:
     job = the_job(name, draft.view)
     assert job.chain is not None
     limit = slot_limit(job, job.chain.gate)
-    _grant(name, job.chain, limit, the_queue(name.tenant, limit.key, draft.view), draft)
+    row = the_queue(name.tenant, limit.key, draft.view)
+    _grant(name, job.chain, limit, _maximum(limit, row), draft)

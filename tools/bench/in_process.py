@@ -16,8 +16,8 @@ from tools.bench.part import Found, Say
 from tools.bench.probes import stalls_noted
 from tools.bench.report import Figure, Target
 
-TASKS = 256
-IN_FLIGHT = 2048
+TASKS = 512
+IN_FLIGHT = 4096
 """So that each of the producers can be at work on a lot."""
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from statistics import median
 
 from silo.domain.limits import ConcurrencyLimit
 from silo.shard.lease import LeasedTask, LeaseTasks, lease_tasks
 from silo.shard.outcome import ReportOutcome, Success, report_outcome
 from silo.shard.shard import Shard
-from tools.bench import load
+from tools.bench import load, unary
 from tools.bench.bench import Bench
 from tools.bench.home import a_shard, serving_here, work_as_the_server_does
 from tools.bench.part import Found, Say
@@ -37,12 +37,38 @@ def figures(bench: Bench) -> Iterator[Figure]:
 
 def _a_limit_on_each(bench: Bench) -> Iterator[Figure]:
     row = f"a limit on each job, {CUSTOMERS:,} keys"
+    in_process = _pairs(
+        bench,
+        lambda directory, limited: bench.part(
+            row, life_cycle, directory=directory, limited=limited, jobs=bench.sizes.jobs
+        ),
+    )
+    over_grpc = _pairs(
+        bench,
+        lambda directory, limited: bench.part(
+            f"{row}, over gRPC",
+            unary.life_cycle,
+            directory=directory,
+            fsync=False,
+            jobs=bench.sizes.unary_jobs,
+            customers=CUSTOMERS if limited else 0,
+        ),
+    )
+    yield from _compared(row, in_process)
+    yield from _compared(f"{row}, over unary gRPC", over_grpc)
+
+
+def _pairs(bench: Bench, rate: Callable[[str, bool], Found]) -> dict[bool, list[float]]:
+    """Jobs per second, in turns without a limit and with one."""
     rates: dict[bool, list[float]] = {False: [], True: []}
     for turn in range(2 * PAIRS):
         limited = bool(turn % 2)
         with bench.directory() as directory:
-            found = bench.part(row, life_cycle, directory=directory, limited=limited, jobs=bench.sizes.jobs)
-        rates[limited].append(found["per_second"])
+            rates[limited].append(rate(directory, limited)["per_second"])
+    return rates
+
+
+def _compared(row: str, rates: dict[bool, list[float]]) -> Iterator[Figure]:
     ratio = median(with_it / without for with_it, without in zip(rates[True], rates[False], strict=True))
     yield Figure(row=row, name="life cycle", value=median(rates[True]), unit="jobs/s", fsync=False)
     yield Figure(
@@ -99,7 +125,7 @@ def _many_waiters(bench: Bench, waiters: int) -> Iterator[Figure]:
 
 async def life_cycle(say: Say, *, directory: str, limited: bool, jobs: int) -> Found:
     work_as_the_server_does()
-    specs = load.limited_by_customer(CUSTOMERS) if limited else load.plain
+    specs = load.limited_by_customer(CUSTOMERS) if limited else load.unlimited(CUSTOMERS)
     async with serving_here(await a_shard(directory, fsync=False)) as shard:
         done = await _life_cycle(shard, say, jobs, specs)
     return {"per_second": done.per_second}

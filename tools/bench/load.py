@@ -27,6 +27,7 @@ from tools.bench.part import Say
 LOT = 8
 PAYLOAD_BYTES = 256
 TASK_GROUP = "bench"
+SLOTS_PER_CUSTOMER = 4
 SPEC = JobSpec(priority=50, task_group=TASK_GROUP, enqueue_time_ms=0, retry_policy=None, metadata=())
 
 # Every payload is an object of its own, as it is when it comes in a request; else a backlog would seem to need less memory.
@@ -48,9 +49,18 @@ def limited_by(*limits: Limit, task_group: str = TASK_GROUP) -> Specs:
     return lambda _: spec
 
 
+def unlimited(different: int) -> Specs:
+    """No limits either, but a specification of its own for each job, as over the wire: so many, by turns."""
+    specs = [attrs.evolve(SPEC) for _ in range(different)]
+    return lambda number: specs[number % different]
+
+
 def limited_by_customer(customers: int) -> Specs:
     """A concurrency limit for each of so many customers, by turns."""
-    limits = (ConcurrencyLimit(key=f"customer-{number}", max_concurrency=4) for number in range(customers))
+    limits = (
+        ConcurrencyLimit(key=f"customer-{number}", max_concurrency=SLOTS_PER_CUSTOMER)
+        for number in range(customers)
+    )
     specs = [attrs.evolve(SPEC, limits=(limit,)) for limit in limits]
     return lambda number: specs[number % customers]
 

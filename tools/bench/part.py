@@ -20,6 +20,8 @@ from typing import IO, Any, Concatenate, ParamSpec
 
 import attrs
 
+from silo.server.process import run
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 P = ParamSpec("P")
@@ -109,7 +111,7 @@ def main() -> None:
     say = Say(sys.stdout)
     # Whoever else prints, prints elsewhere.
     sys.stdout = sys.stderr
-    asyncio.run(_run(sys.argv[1], json.loads(sys.argv[2]), say))
+    run(_run(sys.argv[1], json.loads(sys.argv[2]), say))
 
 
 if __name__ == "__main__":

@@ -36,8 +36,11 @@ def figures(bench: Bench) -> Iterator[Figure]:
 # --- parts ---------------------------------------------------------------------------------------------------------------
 
 
-async def life_cycle(say: Say, *, directory: str, fsync: bool, jobs: int) -> Found:
-    async with served(directory, fsync=fsync) as server, wire.connected(server.address) as client:
+async def life_cycle(say: Say, *, directory: str, fsync: bool, jobs: int, customers: int = 0) -> Found:
+    async with (
+        served(directory, fsync=fsync) as server,
+        wire.connected(server.address, customers=customers) as client,
+    ):
         await wire.life_cycle(client, say, jobs=WARM_UP_JOBS, tasks=TASKS)
         began_s = processor_s(server.pid)
         done = await wire.life_cycle(client, say, jobs=jobs, tasks=TASKS)

@@ -11,7 +11,7 @@ import grpc.aio
 from silo.domain.tenants import DEFAULT_TENANT, tenant_hash
 from silo.pb import silo_pb2 as pb
 from silo.pb.silo_pb2_grpc import SiloStub
-from tools.bench.load import TASK_GROUP, Done, all_of, measured, payload
+from tools.bench.load import SLOTS_PER_CUSTOMER, TASK_GROUP, Done, all_of, measured, payload
 from tools.bench.part import Say
 
 TASKS_PER_CALL = 32
@@ -19,10 +19,15 @@ CALL_TIMEOUT_S = 60.0
 
 
 class Client:
-    """Calls one server about one shard of it."""
+    """Calls one server about one shard of it.
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    Args:
+        customers: each job has a concurrency limit for one of so many, by turns; 0: none has a limit.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, customers: int) -> None:
         self._stub = SiloStub(channel)
+        self._customers = customers
         self.shard = ""
 
     async def find_shard(self) -> None:
@@ -44,6 +49,12 @@ class Client:
             task_group=TASK_GROUP,
             payload=pb.SerializedBytes(msgpack=payload(number)),
         )
+        if self._customers:
+            job.limits.add().concurrency.CopyFrom(
+                pb.ConcurrencyLimit(
+                    key=f"customer-{number % self._customers}", max_concurrency=SLOTS_PER_CUSTOMER
+                )
+            )
         return str((await self._stub.Enqueue(job, timeout=CALL_TIMEOUT_S)).id)
 
     async def lease(self, worker: str, tasks: int) -> list[pb.Task]:
@@ -59,10 +70,10 @@ class Client:
 
 
 @asynccontextmanager
-async def connected(address: str) -> AsyncIterator[Client]:
+async def connected(address: str, *, customers: int = 0) -> AsyncIterator[Client]:
     """A client of the server at this address, once that answers."""
     async with grpc.aio.insecure_channel(address) as channel:
-        client = Client(channel)
+        client = Client(channel, customers)
         await client.find_shard()
         yield client
 
