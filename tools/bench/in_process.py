@@ -12,7 +12,7 @@ import attrs
 from tools.bench import load
 from tools.bench.bench import Bench
 from tools.bench.home import a_shard, serving_here, work_as_the_server_does
-from tools.bench.part import Found, Say
+from tools.bench.part import Found, Say, on_asyncios_own_loop
 from tools.bench.probes import stalls_noted
 from tools.bench.report import Figure, Target
 
@@ -115,6 +115,7 @@ async def enqueue_then_drain(say: Say, *, directory: str, fsync: bool, jobs: int
     return {"enqueue": enqueued.per_second, "drain": drained.per_second}
 
 
+@on_asyncios_own_loop
 async def stalls(say: Say, *, directory: str, fsync: bool, jobs: int) -> Found:
     work_as_the_server_does()
     async with serving_here(await a_shard(directory, fsync=fsync)) as shard:

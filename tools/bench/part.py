@@ -97,21 +97,31 @@ def crash() -> None:
     time.sleep(10)
 
 
-async def _run(name: str, arguments: Found, say: Say) -> None:
+def on_asyncios_own_loop(part: Part[P]) -> Part[P]:
+    """For a part that looks into the event loop: it does not run on the server's."""
+    part.own_loop = True  # type: ignore[attr-defined]
+    return part
+
+
+async def _run(part: Part[...], arguments: Found, say: Say) -> None:
     # SIGTERM unwinds what is open, such as the server that the part has started.
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    module, _, function = name.partition(":")
-    found = await getattr(importlib.import_module(module), function)(say, **arguments)
-    say.found(found)
+    say.found(await part(say, **arguments))
 
 
 def main() -> None:
     say = Say(sys.stdout)
     # Whoever else prints, prints elsewhere.
     sys.stdout = sys.stderr
-    run(_run(sys.argv[1], json.loads(sys.argv[2]), say))
+    module, _, function = sys.argv[1].partition(":")
+    part = getattr(importlib.import_module(module), function)
+    running = _run(part, json.loads(sys.argv[2]), say)
+    if getattr(part, "own_loop", False):
+        asyncio.run(running)
+    else:
+        run(running)
 
 
 if __name__ == "__main__":

@@ -125,7 +125,7 @@ class Stalls:
 
 @contextmanager
 def stalls_noted() -> Iterator[Stalls]:
-    """Time each step of the event loop, which costs about half a microsecond each."""
+    """Time each step of the event loop, which must be asyncio's own; that costs about half a microsecond each."""
     stalls = Stalls()
     # Through Any: what we change here is nobody's interface.
     handles: Any = asyncio.Handle
