@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import islice
 
 from sortedcontainers import SortedDict
@@ -56,6 +56,13 @@ class MemoryDatabase(MemorySnapshot):
 
     def __init__(self) -> None:
         super().__init__(SortedDict())
+
+    @classmethod
+    def of(cls, rows: Mapping[bytes, bytes]) -> MemoryDatabase:
+        """A database with a copy of these rows."""
+        database = cls()
+        database._rows.update(rows)
+        return database
 
     def batch(self) -> MemoryBatch:
         return MemoryBatch()
