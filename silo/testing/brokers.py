@@ -6,6 +6,7 @@ Read beside `silo/server/node.py`: what is different here is all that is not dec
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Callable, Mapping
@@ -29,6 +30,9 @@ START_AGAIN_S = 0.5
 """How long whoever supervises a broker waits before he starts it again."""
 
 STARTS_MAX = 10_000
+
+FUSE_S = 5.0
+"""A broker with nothing to do goes on by no steps."""
 
 
 @attrs.frozen(kw_only=True)
@@ -131,6 +135,17 @@ class SimulatedBroker:
         if self._process is process:
             closing.result()
             self.crash()
+
+    async def gone_on(self, callbacks: int) -> None:
+        """Wait until its process has gone on by so many steps, or is gone."""
+        process = self._process
+        if process is None or not callbacks:
+            return
+        there = asyncio.get_running_loop().create_future()
+        process.light_fuse(callbacks, lambda: there.done() or there.set_result(None))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FUSE_S):
+                await there
 
     def pause(self) -> Callable[[], None]:
         """Let it stand still.  Returns what lets it go on."""

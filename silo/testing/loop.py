@@ -26,7 +26,7 @@ T = TypeVar("T")
 LATE_S_MAX = 0.0002
 """How late a timer is at most."""
 
-STEPS_MAX = 20_000_000
+STEPS_MAX = 2_000_000
 """More callbacks than this, and nothing will come of it any more."""
 
 
@@ -47,6 +47,7 @@ class Process:
         self._loop = loop
         self._paused = 0
         self._held: deque[events.Handle] = deque()
+        self._fuse: tuple[int, Callable[[], None]] | None = None
         self._context = copy_context()
         self._context.run(_PROCESS.set, self)
 
@@ -58,6 +59,10 @@ class Process:
         """Stop for ever, between two callbacks."""
         self.is_alive = False
         self._held.clear()
+
+    def light_fuse(self, callbacks: int, blown: Callable[[], None]) -> None:
+        """After so many more callbacks of this process, call `blown`, which may crash it: at any `await` of anything."""
+        self._fuse = (callbacks, blown)
 
     def pause(self) -> None:
         """Run nothing until `go_on`, which must be called as often."""
@@ -72,6 +77,11 @@ class Process:
         """Whether a callback runs now.  If the process is paused, it is kept for later."""
         if self._paused and self.is_alive:
             self._held.append(handle)
+        elif self._fuse is not None:
+            left, blown = self._fuse
+            self._fuse = (left - 1, blown) if left else None
+            if not left:
+                blown()
         return self.is_alive and not self._paused
 
     def __repr__(self) -> str:
@@ -169,7 +179,9 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         pass
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> NoReturn:  # type: ignore[override]
-        raise NotImplementedError("there are no threads in a simulated world: they would not be decided by its seed")
+        raise NotImplementedError(
+            "there are no threads in a simulated world: they would not be decided by its seed"
+        )
 
 
 def _quiet_task(loop: asyncio.AbstractEventLoop, work: Any, **arguments: Any) -> asyncio.Task[Any]:

@@ -94,9 +94,14 @@ class DropHolders(Step):
 
 @attrs.frozen(kw_only=True)
 class Crash(Step):
-    """A broker is killed, and started again after `down_s`."""
+    """A broker is killed, and started again after `down_s`.
+
+    Attributes:
+        after_callbacks: it is only killed when it has gone on by so many steps, so at any `await` of a commit.
+    """
 
     down_s: float
+    after_callbacks: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -108,7 +113,13 @@ class Stop(Step):
 
 @attrs.frozen(kw_only=True)
 class TakeOver(Step):
-    """Another broker is started on the same data, while the first one is at work."""
+    """Another broker is started on the same data, while the first one is at work.
+
+    Attributes:
+        after_callbacks: only when the first one has gone on by so many steps, so in the middle of a commit.
+    """
+
+    after_callbacks: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -139,6 +150,11 @@ class ClockJump(Step):
     """The brokers' clock is set on, or back."""
 
     by_s: float
+
+
+@attrs.frozen(kw_only=True)
+class Checkpoint(Step):
+    """An operator has a broker write all that it has in memory."""
 
 
 @attrs.frozen(kw_only=True)

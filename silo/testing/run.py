@@ -8,7 +8,7 @@ import hashlib
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,10 +17,11 @@ import attrs
 from silo.cluster.shard_map import ShardMap
 from silo.domain.ids import Ids
 from silo.domain.limits import RateLimit
+from silo.domain.tenants import tenant_hash
 from silo.errors import Corrupt, LimiterFailed, SiloError
 from silo.events import codec
 from silo.events.catalogue import Event
-from silo.events.log import LOG_PREFIX, first_seq_of
+from silo.events.log import LOG_PREFIX, first_seq_of, record_key
 from silo.ratelimit.buckets import Answer, Bucket, ask
 from silo.server.cluster_info import Node, SingleNode
 from silo.settings import Settings
@@ -32,6 +33,7 @@ from silo.testing.oracle import Broken, Oracle
 from silo.testing.people import Client, Line, Place, Worker
 from silo.testing.plan import (
     Ask,
+    Checkpoint,
     ClockJump,
     Crash,
     DropHolders,
@@ -47,6 +49,7 @@ from silo.testing.plan import (
     WorkersGone,
 )
 from silo.testing.scenario import Scenario
+from silo.testing.small_memory import remembering
 from silo.testing.store import Disk, StoreFaults
 
 EPOCH_MS = 1_700_000_000_000
@@ -94,7 +97,7 @@ def run(scenario: Scenario, seed: int, *, plan: Plan | None = None) -> History:
         world = World(loop, scenario, seed, history)
         await world.run()
 
-    with _quiet():
+    with _quiet(), remembering(scenario.memory_factor):
         try:
             loop.simulate(main())
         except Broken as broken:
@@ -147,6 +150,7 @@ class World:
         self._workers = Process(loop, "workers")
         self._generation = 0
         self._buckets: dict[str, Bucket] = {}
+        self._limiter_chance = self._chance("limiter")
         self._works: list[asyncio.Task[None]] = []
 
     def _chance(self, of_what: str) -> random.Random:
@@ -215,6 +219,11 @@ class World:
         story.result()
 
     async def _story(self) -> None:
+        for disk in self.disks.values():
+            seq = 1
+            for record in self.scenario.before():
+                disk.write([(record_key(seq), record)])
+                seq += len(codec.decode(seq, record))
         await self.brokers[self._address].start()
         self._hire()
         for step in self.history.plan:
@@ -224,6 +233,9 @@ class World:
         await self._calm()
         for shard_id, disk in self.disks.items():
             await audit(shard_id, disk, self.oracles[shard_id])
+        missed = self.scenario.expect(self.history.logs)
+        if missed is not None:
+            raise Broken("expected of the scenario", missed)
 
     async def _all(self, works: list[asyncio.Task[None]]) -> None:
         if works:
@@ -267,8 +279,6 @@ class World:
     # --- people ----------------------------------------------------------------------------------------------------------
 
     def _place_of(self, tenant: str) -> Place:
-        from silo.domain.tenants import tenant_hash
-
         shard = self._map.owner_of(tenant_hash(tenant))
         return Place(shard.id, self.oracles[shard.id])
 
@@ -300,9 +310,8 @@ class World:
 
     async def _check_rate(self, limit: RateLimit) -> Answer:
         """The outside service: buckets of its own, at some distance."""
-        chance = self.network
         await asyncio.sleep(0.002)
-        if self._network_faults.apart or chance.faults.lose_reply and self._limiter_fails():
+        if self._limiter_chance.random() < self._network_faults.lose_reply:
             self.history.faults["rate limiter failed"] += 1
             raise LimiterFailed("the rate limiter does not answer")
         key = f"{limit.name} {limit.unique_key}"
@@ -313,10 +322,6 @@ class World:
             self._buckets.pop(key, None)
         return answer
 
-    def _limiter_fails(self) -> bool:
-        self._limiter_chance = getattr(self, "_limiter_chance", None) or self._chance("limiter")
-        return self._limiter_chance.random() < self._network_faults.lose_reply
-
     # --- steps -----------------------------------------------------------------------------------------------------------
 
     async def _take(self, step: Step) -> None:
@@ -324,12 +329,16 @@ class World:
             match step:
                 case Enqueue() | Ask() | Import() | DropHolders():
                     await self._ask(step)
-                case Crash(down_s=down_s):
+                case Crash(down_s=down_s, after_callbacks=callbacks):
+                    await self.brokers[self._address].gone_on(callbacks)
                     await self._down(down_s, kill=True)
                 case Stop(down_s=down_s):
                     await self._down(down_s, kill=False)
-                case TakeOver():
+                case TakeOver(after_callbacks=callbacks):
+                    await self.brokers[self._address].gone_on(callbacks)
                     await self._take_over()
+                case Checkpoint():
+                    await self._write_all(self.loop.time() + CHECKPOINT_WITHIN_S)
                 case Pause(for_s=for_s):
                     self.history.faults["broker paused"] += 1
                     go_on = self.brokers[self._address].pause()
@@ -376,7 +385,9 @@ class World:
         await successor.start()
         self._address = name
 
-    async def _trouble(self, of_what: StoreFaults | NetworkFaults, for_s: float, faults: dict[str, Any]) -> None:
+    async def _trouble(
+        self, of_what: StoreFaults | NetworkFaults, for_s: float, faults: dict[str, Any]
+    ) -> None:
         before = {name: getattr(of_what, name) for name in faults}
         for name, value in faults.items():
             setattr(of_what, name, value)
@@ -396,6 +407,3 @@ def _settings(scenario: Scenario) -> Settings:
         limiter = attrs.evolve(settings.gubernator, address="limiter:1051")
         settings = attrs.evolve(settings, gubernator=limiter)
     return settings
-
-
-Progress = Callable[[History], None]
