@@ -71,7 +71,9 @@ class SimulatedBroker:
         return self._process is not None
 
     async def start(self) -> None:
-        """Start it; if its shards cannot be opened, let it end and start it again, until it serves."""
+        """Start it, unless somebody has; if its shards cannot be opened, let it end and start it again, until it serves."""
+        if self.is_up:
+            return
         for _ in range(STARTS_MAX):
             process = self._process = Process(self._around.loop, self.name)
             starting = process.start(self._open(process), name=f"start {self.name}")
@@ -142,10 +144,24 @@ class SimulatedBroker:
         if process is None or not callbacks:
             return
         there = asyncio.get_running_loop().create_future()
-        process.light_fuse(callbacks, lambda: there.done() or there.set_result(None))
+
+        def blown() -> None:
+            if not there.done():
+                there.set_result(None)
+
+        process.light_fuse(callbacks, blown)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FUSE_S):
                 await there
+
+    async def checkpoint(self, *, within_s: float) -> bool:
+        """Have all shards write what they have in memory.  Returns whether they have."""
+        process, broker = self._process, self.broker
+        if process is None or broker is None or broker.shards is None:
+            return False
+        works = [process.start(opened.shard.checkpoint()) for opened in broker.shards]
+        done, _ = await asyncio.wait(works, timeout=within_s)
+        return len(done) == len(works) and all(work.exception() is None for work in works)
 
     def pause(self) -> Callable[[], None]:
         """Let it stand still.  Returns what lets it go on."""

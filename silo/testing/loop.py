@@ -122,11 +122,12 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def _bury(self) -> None:
         """Close what was never to go on, now and in order rather than whenever the collector comes by."""
+        self.set_exception_handler(lambda _, __: None)
         for task in self._all:
             if not task.done():
                 # Its `finally` may want to wait, or find its world gone; whatever it says, nobody is there to hear it.
                 with contextlib.suppress(BaseException):
-                    task.get_coro().close()  # type: ignore[union-attr]
+                    task.get_coro().close()
         self._all.clear()
 
     def note_task(self, task: asyncio.Task[Any]) -> None:
@@ -142,11 +143,11 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     # --- what BaseEventLoop leaves to its heirs --------------------------------------------------------------------------
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         late_s = self._chance.random() * LATE_S_MAX
-        return super().call_at(when + late_s, callback, *args, context=context)  # type: ignore[arg-type]
+        return super().call_at(when + late_s, callback, *args, context=context)
 
     def _run_once(self) -> None:
         scheduled, ready = self._scheduled, self._ready

@@ -71,7 +71,7 @@ class Context:
         raise _Aborted(code, details)
 
 
-class _Aborted(grpc.aio.AbortError):  # type: ignore[misc]
+class _Aborted(grpc.aio.AbortError):
     def __init__(self, code: grpc.StatusCode, details: str) -> None:
         super().__init__(details)
         self.code = code

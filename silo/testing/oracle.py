@@ -1,8 +1,9 @@
 """What the events of a queue mean, told once more: with lists that are sorted and searched, and nothing else.
 
 The oracle hears each record of the log when it becomes durable, and checks for each event that it was allowed in the state
-that the events before it give: no slot beyond the maximum, nobody leased twice or out of turn, what has ended has ended.  After
-each record it checks what must hold between two commands: no free slot beside somebody who waits for one, and no job in limbo.
+that the events before it give: no slot beyond the maximum, nobody leased twice or out of turn, what has ended has ended.
+After each record it checks what must hold between two commands: no free slot beside somebody who waits for one, and no job
+in limbo.
 
 It also hears what clients and workers were told, at the moment in which they were: that must be in the log already, so an
 acknowledgement that comes before its event is durable is caught by the first crash or none.

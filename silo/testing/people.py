@@ -20,6 +20,7 @@ from silo.domain.jobs import LEASE_MS
 from silo.domain.limits import ConcurrencyLimit, FloatingLimit, Limit, RateLimit
 from silo.events.packing import to_bytes
 from silo.pb import silo_pb2 as pb
+from silo.server.convert import ALGORITHMS
 from silo.server.interceptors import INTERNAL_ERROR
 from silo.testing.network import CallRefused, Network
 from silo.testing.oracle import Broken, Oracle
@@ -194,8 +195,12 @@ class Client:
                 for number in range(step.failed)
             ],
         )
-        reply, _ = await self._line.insist("ImportJobs", pb.ImportJobsRequest(jobs=[job]))
-        # Refused if it is there already, running or ended: an answer as well.
+        try:
+            reply, _ = await self._line.insist("ImportJobs", pb.ImportJobsRequest(jobs=[job]))
+        except CallRefused:
+            # The job is running.
+            return
+        # Refused as well if it has ended, or is further than that: an answer, too.
         if reply.results[0].success:
             place.oracle.told_enqueued(step.name)
 
@@ -221,7 +226,7 @@ def wire_limit(limit: Limit) -> pb.Limit:
             limit=limit.limit,
             duration_ms=limit.duration_ms,
             hits=limit.hits,
-            algorithm=int(limit.algorithm),
+            algorithm=ALGORITHMS[limit.algorithm],
             behavior=int(limit.behavior),
             retry_policy=pb.RateLimitRetryPolicy(
                 initial_backoff_ms=limit.retry.initial_backoff_ms,

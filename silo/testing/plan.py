@@ -1,6 +1,6 @@
 """What a history is made of: steps at given times, by clients and by accidents.
 
-A scenario and a seed give a plan, and a plan and a seed give a history.  That the plan lies between them is for the shrinker:
+A scenario and a seed give a plan, and a plan and a seed give a history.  The plan lies between them for the shrinker's sake:
 it leaves out steps and looks whether what is left still fails.
 """
 

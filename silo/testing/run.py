@@ -28,7 +28,7 @@ from silo.settings import Settings
 from silo.testing.audit import audit
 from silo.testing.brokers import SimulatedBroker, Surroundings
 from silo.testing.loop import Deadlock, NoProgress, Process, SimulatedLoop
-from silo.testing.network import Network, NetworkFaults
+from silo.testing.network import CallRefused, Network, NetworkFaults
 from silo.testing.oracle import Broken, Oracle
 from silo.testing.people import Client, Line, Place, Worker
 from silo.testing.plan import (
@@ -132,8 +132,10 @@ class World:
         self.scenario = scenario
         self.history = history
         self.failed: asyncio.Future[None] = loop.create_future()
+        loop.set_exception_handler(self._unheard)
         self._seed = seed
         self._skew_s = 0.0
+        self._happened = asyncio.Event()
         self._digest = hashlib.sha256()
         self._habits = scenario.workers()
         self._store_faults, self._network_faults = scenario.store(), scenario.network()
@@ -193,6 +195,7 @@ class World:
                     events = codec.decode(first_seq_of(key), value)
                     self.history.logs.setdefault(shard_id, []).extend(events)
                     self.oracles[shard_id].record(events)
+                self._happened.set()
 
     @contextlib.contextmanager
     def _failing(self) -> Iterator[None]:
@@ -201,6 +204,12 @@ class World:
             yield
         except (Broken, Corrupt) as error:
             self.fail(error)
+
+    def _unheard(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """An error that nobody waited for is a bug, unless it is one of those that everybody was told."""
+        error = context.get("exception")
+        if not isinstance(error, (SiloError, CallRefused, Broken)):
+            self.fail(Broken("no bugs", f"{context['message']}: {error!r}"))
 
     def fail(self, error: Exception) -> None:
         if not self.failed.done():
@@ -248,23 +257,17 @@ class World:
         self._store_faults.__init__()  # type: ignore[misc]
         self._network_faults.__init__()  # type: ignore[misc]
         self._habits.calm()
-        ends = self.loop.time() + self.scenario.calm_s
-        while any(oracle.open_jobs() for oracle in self.oracles.values()) and self.loop.time() < ends:
-            await asyncio.sleep(LOOK_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.scenario.calm_s):
+                while any(oracle.open_jobs() for oracle in self.oracles.values()):
+                    self._happened.clear()
+                    await self._happened.wait()
         self._workers.crash()
         await self._write_all(self.loop.time() + CHECKPOINT_WITHIN_S)
 
     async def _write_all(self, ends: float) -> None:
         """Have the live broker write what it has in memory."""
-        while True:
-            broker = self.brokers[self._address].broker
-            try:
-                if broker is not None and broker.shards is not None:
-                    for opened in broker.shards:
-                        await opened.shard.checkpoint()
-                    return
-            except SiloError:
-                pass
+        while not await self.brokers[self._address].checkpoint(within_s=CHECKPOINT_WITHIN_S / 4):
             if self.loop.time() > ends:
                 raise Broken("liveness", "no checkpoint could be written")
             await asyncio.sleep(LOOK_S)
@@ -375,8 +378,7 @@ class World:
         else:
             await broker.stop()
         await asyncio.sleep(down_s)
-        if not broker.is_up:
-            await broker.start()
+        await broker.start()
 
     async def _take_over(self) -> None:
         self.history.faults["broker taken over"] += 1

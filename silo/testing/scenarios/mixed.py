@@ -11,7 +11,7 @@ from silo.testing.scenario import Scenario, accidents, floating, jobs, meddling,
 
 
 def limits(chance: random.Random) -> tuple[Limit, ...]:
-    some = [
+    some: list[Limit] = [
         slots(chance.choice("pq"), chance.choice((1, 2))),
         floating("f", 1),
         rate("r", 4, per_ms=2_000),

@@ -12,7 +12,7 @@ from silo.testing.scenario import Scenario, accidents, jobs, meddling, rate, slo
 
 def limits(chance: random.Random) -> tuple[Limit, ...]:
     patient = rate("patient", 2, per_ms=1_500)
-    others = [
+    others: list[Limit] = [
         rate("leaky", 3, per_ms=3_000, leaky=True),
         rate("hasty", 2, per_ms=1_000, max_retries=2),
         slots("one", 1),
