@@ -77,7 +77,7 @@ class SimulatedBroker:
         for _ in range(STARTS_MAX):
             process = self._process = Process(self._around.loop, self.name)
             starting = process.start(self._open(process), name=f"start {self.name}")
-            await asyncio.wait([starting])
+            await asyncio.wait([starting, process.gone], return_when=asyncio.FIRST_COMPLETED)
             if process is not self._process:
                 # It was killed while it started; whoever did that starts it again.
                 return
@@ -133,7 +133,7 @@ class SimulatedBroker:
             return
         broker.turn_away()
         closing = process.start(broker.close(), name=f"stop {self.name}")
-        await asyncio.wait([closing])
+        await asyncio.wait([closing, process.gone], return_when=asyncio.FIRST_COMPLETED)
         if self._process is process:
             closing.result()
             self.crash()

@@ -39,11 +39,16 @@ class NoProgress(Exception):
 
 
 class Process:
-    """What can crash or pause as a whole."""
+    """What can crash or pause as a whole.
+
+    Attributes:
+        gone: done when it has crashed; whoever waits for something that it does waits for this as well.
+    """
 
     def __init__(self, loop: SimulatedLoop, name: str) -> None:
         self.name = name
         self.is_alive = True
+        self.gone: asyncio.Future[None] = loop.create_future()
         self._loop = loop
         self._paused = 0
         self._held: deque[events.Handle] = deque()
@@ -59,6 +64,8 @@ class Process:
         """Stop for ever, between two callbacks."""
         self.is_alive = False
         self._held.clear()
+        if not self.gone.done():
+            self.gone.set_result(None)
 
     def light_fuse(self, callbacks: int, blown: Callable[[], None]) -> None:
         """After so many more callbacks of this process, call `blown`, which may crash it: at any `await` of anything."""

@@ -156,6 +156,8 @@ class Oracle:
             "ExpediteJob": "JobExpedited",
             "DeleteJob": "JobDeleted",
         }.get(method)
+        if method == "GetJob" and name not in self.known:
+            raise Broken("acknowledged", f"{name} was shown, and is not in the log")
         # To delete a job that is not there is no error, and no event.
         is_nothing = method == "DeleteJob" and not was_there
         if kind is not None and not is_nothing and not self.seen[f"{kind} {name}"]:
@@ -418,6 +420,11 @@ class Oracle:
             "attempts",
             f"{job.name} has {job.attempts}, began {event.attempt}",
         )
+        _check(not job.cancelled, "cancel", f"{job.name} was to be cancelled, and has a new attempt")
+        if event.relative_attempt > 1:
+            policy = job.spec.retry_policy
+            may = policy is not None and event.relative_attempt <= policy.retry_count + 1
+            _check(may, "retries", f"{job.name} is tried for the {event.relative_attempt}th time")
         turn = (event.virtual_start_ms, event.start_ms, event.seq)
         job.chain = Chain(event.task_id, event.attempt, turn, "timer", event.gate, [])
         if event.start_ms <= event.time_ms:

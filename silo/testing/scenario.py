@@ -137,6 +137,7 @@ def meddling(
         "ExpediteJob",
         "DeleteJob",
         "LeaseTask",
+        "GetJob",
     ),
     prefix: str = "j",
 ) -> Steps:

@@ -63,6 +63,7 @@ def _places(_: click.Context, __: click.Parameter, text: str | None) -> list[int
     show_default=True,
     help="Processes at work.",
 )
+@click.option("--stop", is_flag=True, help="Stop at the first seed that fails.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False), help="Write the totals to this file.")
 def main(
     seeds: int,
@@ -72,6 +73,7 @@ def main(
     steps: list[int] | None,
     shrink: bool,
     jobs: int,
+    stop: bool,
     json_file: str | None,
 ) -> None:
     """Run Silo's brokers in simulated worlds, in which everything that can go wrong does, by a seed.
@@ -95,7 +97,15 @@ def main(
     if steps is not None:
         raise click.UsageError("--steps needs a --seed")
     sys.exit(
-        _run_many(console, names, range(first, first + seeds), shrink=shrink, jobs=jobs, json_file=json_file)
+        _run_many(
+            console,
+            names,
+            range(first, first + seeds),
+            shrink=shrink,
+            jobs=jobs,
+            stop=stop,
+            json_file=json_file,
+        )
     )
 
 
@@ -118,7 +128,14 @@ def _show_one(console: Console, name: str, seed: int, steps: list[int] | None, *
 
 
 def _run_many(
-    console: Console, names: list[str], seeds: range, *, shrink: bool, jobs: int, json_file: str | None
+    console: Console,
+    names: list[str],
+    seeds: range,
+    *,
+    shrink: bool,
+    jobs: int,
+    stop: bool,
+    json_file: str | None,
 ) -> int:
     totals = Totals()
     failed: list[Outcome] = []
@@ -138,6 +155,8 @@ def _run_many(
                 failed.append(outcome)
             found = f"{totals.hours:.1f} simulated hours" + (f", {len(failed)} FAILED" if failed else "")
             progress.update(task, advance=1, description=outcome.scenario, found=found)
+            if stop and failed:
+                break
     totals.show(console)
     if json_file is not None:
         Path(json_file).write_text(json.dumps(totals.as_json(), indent=2) + "\n")

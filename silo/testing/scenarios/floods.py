@@ -31,7 +31,7 @@ SCENARIO = Scenario(
     about="queues that are full cost their neighbours nothing",
     steps=[
         jobs(
-            60,
+            40,
             over_s=1,
             tenants=("flood",),
             ahead_s=(0,),
