@@ -490,6 +490,7 @@ class Oracle:
             and not event.error
         ):
             self._hit(event, limit)
+        _check(not (event.allowed and event.error), "rate", f"{job.name} passes, though {event.error}")
         if event.allowed:
             self._come_to(job, event.gate + 1)
         elif event.retry_ms is not None:

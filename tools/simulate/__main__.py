@@ -10,6 +10,7 @@ from pathlib import Path
 # So that `tools.simulate` is found wherever the command is called from.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
+import attrs
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -159,7 +160,8 @@ def _run_many(
                 break
     totals.show(console)
     if json_file is not None:
-        Path(json_file).write_text(json.dumps(totals.as_json(), indent=2) + "\n")
+        told = totals.as_json() | {"failed": [attrs.asdict(outcome) for outcome in failed]}
+        Path(json_file).write_text(json.dumps(told, indent=2) + "\n")
     shown: set[tuple[str, str]] = set()
     for outcome in sorted(failed, key=lambda each: (each.scenario, each.seed)):
         if (outcome.scenario, outcome.check) in shown:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -82,8 +81,6 @@ def _pool(hash_seed: str, size: int) -> ProcessPoolExecutor:
 
 
 def _run_lot(name: str, seeds: range) -> list[Outcome]:
-    # A world is a knot of references; it is cheaper to let it grow, and to untie it when it is over.
-    gc.disable()
     outcomes: list[Outcome] = []
     for seed in seeds:
         history = run(ALL[name], seed)
@@ -99,7 +96,6 @@ def _run_lot(name: str, seeds: range) -> list[Outcome]:
                 faults=history.faults,
             )
         )
-    gc.collect()
     return outcomes
 
 
