@@ -5,7 +5,7 @@ PYTHON ?= python3
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check bench proto lock clean
+.PHONY: help setup demo serve test check simulate mutate bench proto lock clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,12 @@ check: $(READY) ## format, lint, types, generated code and pages: only looks, ch
 	.venv/bin/python tools/gen_proto.py --check
 	.venv/bin/python -m tools.gen_config_docs --check
 	.venv/bin/python -m tools.gen_event_docs --check
+
+simulate: $(READY) ## run brokers in simulated worlds, in which everything goes wrong that can
+	.venv/bin/python tools/simulate --seeds 200 $(ARGS)
+
+mutate: $(READY) ## put deliberate bugs into copies, and see whether the simulator finds them
+	.venv/bin/python tools/mutate $(ARGS)
 
 bench: $(READY) ## measure
 	.venv/bin/python tools/bench $(ARGS)

@@ -26,7 +26,7 @@ T = TypeVar("T")
 LATE_S_MAX = 0.0002
 """How late a timer is at most."""
 
-STEPS_MAX = 2_000_000
+STEPS_MAX = 400_000
 """More callbacks than this, and nothing will come of it any more."""
 
 

@@ -153,14 +153,6 @@ BUGS: tuple[Bug, ...] = (
         "        return self._wall_clock_ms()\n",
         ("clock_jumps",),
     ),
-    Bug(
-        "hung-checkpoint-holds-up-the-next",
-        "who is stuck in a checkpoint keeps all later openings from theirs",
-        "shard/shard.py",
-        "        self._checkpointing = asyncio.Lock()\n        db = await",
-        "        db = await",
-        ("torn_checkpoints", "store_down", "mixed"),
-    ),
     # --- slots and lines -------------------------------------------------------------------------------------------------
     Bug(
         "one-slot-too-many-at-once",
@@ -233,7 +225,7 @@ BUGS: tuple[Bug, ...] = (
         "shard/slots.py",
         "    _, ref = min(fronts, key=lambda front: front[0][3:])\n",
         "    _, ref = max(fronts, key=lambda front: front[0][3:])\n",
-        ("mixed", "expedite", "clock_jumps", "cancelled_holders"),
+        ("many_lines",),
     ),
     Bug(
         "newcomers-first",
