@@ -52,7 +52,7 @@ BUGS: tuple[Bug, ...] = (
         "shard/shard.py",
         "            else:\n                await log.durable()\n            return reply\n",
         "            return reply\n",
-        ("crash_anywhere", "mixed"),
+        ("early_reads",),
     ),
     Bug(
         "failed-commit-ignored",
@@ -131,10 +131,10 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         "load-races-with-checkpoint",
-        "a row that was read while a checkpoint ended may be the old one",
+        "the front of a queue that was read while a checkpoint ended may lack what that wrote",
         "shard/disk.py",
-        "            if rows.epoch == epoch:\n                for group",
-        "            if True:\n                for group",
+        "            if rows.epoch == epoch:\n                rows.extend",
+        "            if True:\n                rows.extend",
         ("backlog", "torn_checkpoints"),
     ),
     Bug(
