@@ -442,6 +442,8 @@ class Shard:
     async def _open(self) -> None:
         self.stage = Stage.OPENING
         self._failed = _Failure()
+        # Whoever is stuck in a checkpoint of the last opening has that one's turn.
+        self._checkpointing = asyncio.Lock()
         # SILO-OWN-4: first fence, then read: what is read is all there will be but for what this shard adds.
         db = await self._open_database()
         try:
@@ -498,10 +500,16 @@ class Shard:
         await asyncio.shield(work)
 
     async def _checkpoint(self) -> None:
+        # All of one opening of the shard, also if it opens again while this waits for its turn.
+        db, log, rows, failed = self._db, self._log, self.rows, self._failed
+        if db is None or log is None:
+            raise ShardNotReady(f"shard {self.shard_id} is {self.stage.value}; try again")
         async with self._checkpointing:
-            db, log, rows, failed = self._db, self._log, self.rows, self._failed
-            if db is None or log is None:
-                raise ShardNotReady(f"shard {self.shard_id} is {self.stage.value}; try again")
+            if failed.error is not None:
+                # The one before has failed; what it froze is never written.
+                raise again(failed.error)
+            if self._db is not db:
+                raise ShardNotReady(f"shard {self.shard_id} has opened again; try again")
             self._checkpoint_wanted.clear()
             if not rows.changes:
                 return

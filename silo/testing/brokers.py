@@ -6,6 +6,7 @@ Read beside `silo/server/node.py`: what is different here is all that is not dec
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Callable, Mapping
@@ -29,6 +30,9 @@ START_AGAIN_S = 0.5
 """How long whoever supervises a broker waits before he starts it again."""
 
 STARTS_MAX = 10_000
+
+FUSE_S = 5.0
+"""A broker with nothing to do goes on by no steps."""
 
 
 @attrs.frozen(kw_only=True)
@@ -67,11 +71,13 @@ class SimulatedBroker:
         return self._process is not None
 
     async def start(self) -> None:
-        """Start it; if its shards cannot be opened, let it end and start it again, until it serves."""
+        """Start it, unless somebody has; if its shards cannot be opened, let it end and start it again, until it serves."""
+        if self.is_up:
+            return
         for _ in range(STARTS_MAX):
             process = self._process = Process(self._around.loop, self.name)
             starting = process.start(self._open(process), name=f"start {self.name}")
-            await asyncio.wait([starting])
+            await asyncio.wait([starting, process.gone], return_when=asyncio.FIRST_COMPLETED)
             if process is not self._process:
                 # It was killed while it started; whoever did that starts it again.
                 return
@@ -127,10 +133,35 @@ class SimulatedBroker:
             return
         broker.turn_away()
         closing = process.start(broker.close(), name=f"stop {self.name}")
-        await asyncio.wait([closing])
+        await asyncio.wait([closing, process.gone], return_when=asyncio.FIRST_COMPLETED)
         if self._process is process:
             closing.result()
             self.crash()
+
+    async def gone_on(self, callbacks: int) -> None:
+        """Wait until its process has gone on by so many steps, or is gone."""
+        process = self._process
+        if process is None or not callbacks:
+            return
+        there = asyncio.get_running_loop().create_future()
+
+        def blown() -> None:
+            if not there.done():
+                there.set_result(None)
+
+        process.light_fuse(callbacks, blown)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FUSE_S):
+                await there
+
+    async def checkpoint(self, *, within_s: float) -> bool:
+        """Have all shards write what they have in memory.  Returns whether they have."""
+        process, broker = self._process, self.broker
+        if process is None or broker is None or broker.shards is None:
+            return False
+        works = [process.start(opened.shard.checkpoint()) for opened in broker.shards]
+        done, _ = await asyncio.wait(works, timeout=within_s)
+        return len(done) == len(works) and all(work.exception() is None for work in works)
 
     def pause(self) -> Callable[[], None]:
         """Let it stand still.  Returns what lets it go on."""

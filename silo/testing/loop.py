@@ -26,7 +26,7 @@ T = TypeVar("T")
 LATE_S_MAX = 0.0002
 """How late a timer is at most."""
 
-STEPS_MAX = 20_000_000
+STEPS_MAX = 2_000_000
 """More callbacks than this, and nothing will come of it any more."""
 
 
@@ -39,14 +39,20 @@ class NoProgress(Exception):
 
 
 class Process:
-    """What can crash or pause as a whole."""
+    """What can crash or pause as a whole.
+
+    Attributes:
+        gone: done when it has crashed; whoever waits for something that it does waits for this as well.
+    """
 
     def __init__(self, loop: SimulatedLoop, name: str) -> None:
         self.name = name
         self.is_alive = True
+        self.gone: asyncio.Future[None] = loop.create_future()
         self._loop = loop
         self._paused = 0
         self._held: deque[events.Handle] = deque()
+        self._fuse: tuple[int, Callable[[], None]] | None = None
         self._context = copy_context()
         self._context.run(_PROCESS.set, self)
 
@@ -58,6 +64,12 @@ class Process:
         """Stop for ever, between two callbacks."""
         self.is_alive = False
         self._held.clear()
+        if not self.gone.done():
+            self.gone.set_result(None)
+
+    def light_fuse(self, callbacks: int, blown: Callable[[], None]) -> None:
+        """After so many more callbacks of this process, call `blown`, which may crash it: at any `await` of anything."""
+        self._fuse = (callbacks, blown)
 
     def pause(self) -> None:
         """Run nothing until `go_on`, which must be called as often."""
@@ -72,6 +84,11 @@ class Process:
         """Whether a callback runs now.  If the process is paused, it is kept for later."""
         if self._paused and self.is_alive:
             self._held.append(handle)
+        elif self._fuse is not None:
+            left, blown = self._fuse
+            self._fuse = (left - 1, blown) if left else None
+            if not left:
+                blown()
         return self.is_alive and not self._paused
 
     def __repr__(self) -> str:
@@ -112,11 +129,12 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def _bury(self) -> None:
         """Close what was never to go on, now and in order rather than whenever the collector comes by."""
+        self.set_exception_handler(lambda _, __: None)
         for task in self._all:
             if not task.done():
                 # Its `finally` may want to wait, or find its world gone; whatever it says, nobody is there to hear it.
                 with contextlib.suppress(BaseException):
-                    task.get_coro().close()  # type: ignore[union-attr]
+                    task.get_coro().close()
         self._all.clear()
 
     def note_task(self, task: asyncio.Task[Any]) -> None:
@@ -132,11 +150,11 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     # --- what BaseEventLoop leaves to its heirs --------------------------------------------------------------------------
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         late_s = self._chance.random() * LATE_S_MAX
-        return super().call_at(when + late_s, callback, *args, context=context)  # type: ignore[arg-type]
+        return super().call_at(when + late_s, callback, *args, context=context)
 
     def _run_once(self) -> None:
         scheduled, ready = self._scheduled, self._ready
@@ -169,7 +187,9 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         pass
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> NoReturn:  # type: ignore[override]
-        raise NotImplementedError("there are no threads in a simulated world: they would not be decided by its seed")
+        raise NotImplementedError(
+            "there are no threads in a simulated world: they would not be decided by its seed"
+        )
 
 
 def _quiet_task(loop: asyncio.AbstractEventLoop, work: Any, **arguments: Any) -> asyncio.Task[Any]:

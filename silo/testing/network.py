@@ -71,7 +71,7 @@ class Context:
         raise _Aborted(code, details)
 
 
-class _Aborted(grpc.aio.AbortError):  # type: ignore[misc]
+class _Aborted(grpc.aio.AbortError):
     def __init__(self, code: grpc.StatusCode, details: str) -> None:
         super().__init__(details)
         self.code = code
@@ -160,7 +160,13 @@ class Network:
             handling.append(endpoint.process.start(work, name=f"{name} {method}"))
 
     async def _handle(
-        self, endpoint: Endpoint, caller: str, name: str, method: str, request: bytes, answer: asyncio.Future[bytes]
+        self,
+        endpoint: Endpoint,
+        caller: str,
+        name: str,
+        method: str,
+        request: bytes,
+        answer: asyncio.Future[bytes],
     ) -> None:
         """Answer a call, in the process that was called."""
         refusal: CallRefused | None = None

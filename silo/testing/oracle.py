@@ -1,8 +1,9 @@
 """What the events of a queue mean, told once more: with lists that are sorted and searched, and nothing else.
 
 The oracle hears each record of the log when it becomes durable, and checks for each event that it was allowed in the state
-that the events before it give: no slot beyond the maximum, nobody leased twice or out of turn, what has ended has ended.  After
-each record it checks what must hold between two commands: no free slot beside somebody who waits for one, and no job in limbo.
+that the events before it give: no slot beyond the maximum, nobody leased twice or out of turn, what has ended has ended.
+After each record it checks what must hold between two commands: no free slot beside somebody who waits for one, and no job
+in limbo.
 
 It also hears what clients and workers were told, at the moment in which they were: that must be in the log already, so an
 acknowledgement that comes before its event is durable is caught by the first crash or none.
@@ -132,12 +133,15 @@ class Oracle:
             raise Broken("acknowledged", f"{worker_id} got {task_id} of {name}, but the log has {lease}")
         job = self.jobs[name]
         if job.attempts != attempt:
-            raise Broken("acknowledged", f"{worker_id} got attempt {attempt} of {name}, the log has {job.attempts}")
+            raise Broken(
+                "acknowledged", f"{worker_id} got attempt {attempt} of {name}, the log has {job.attempts}"
+            )
 
     def told_reported(self, task_id: str, outcome: str) -> None:
         if self.ended.get(task_id) != outcome:
             raise Broken(
-                "acknowledged", f"{outcome} of {task_id} was acknowledged, and the log has {self.ended.get(task_id)}"
+                "acknowledged",
+                f"{outcome} of {task_id} was acknowledged, and the log has {self.ended.get(task_id)}",
             )
 
     def told_refreshed(self, task_id: str) -> None:
@@ -152,6 +156,8 @@ class Oracle:
             "ExpediteJob": "JobExpedited",
             "DeleteJob": "JobDeleted",
         }.get(method)
+        if method == "GetJob" and name not in self.known:
+            raise Broken("acknowledged", f"{name} was shown, and is not in the log")
         # To delete a job that is not there is no error, and no event.
         is_nothing = method == "DeleteJob" and not was_there
         if kind is not None and not is_nothing and not self.seen[f"{kind} {name}"]:
@@ -182,7 +188,9 @@ class Oracle:
         if grants < GRANTS_PER_COMMAND:
             for queue in queues:
                 self._no_room_beside_a_waiter(queue)
-        for name in {(event.tenant, event.job_id): None for event in events if isinstance(event, facts.JobEvent)}:
+        for name in {
+            (event.tenant, event.job_id): None for event in events if isinstance(event, facts.JobEvent)
+        }:
             self._not_in_limbo(name)
 
     def _stamp(self, event: Event) -> None:
@@ -197,7 +205,9 @@ class Oracle:
         if isinstance(event, facts.JobEvent):
             job = self.jobs.get((event.tenant, event.job_id))
             if job is not None and job.spec.limits:
-                return [(event.tenant, limit.key) for limit in job.spec.limits if not isinstance(limit, RateLimit)]
+                return [
+                    (event.tenant, limit.key) for limit in job.spec.limits if not isinstance(limit, RateLimit)
+                ]
         return []
 
     # --- after each record -----------------------------------------------------------------------------------------------
@@ -215,18 +225,30 @@ class Oracle:
         if job is None:
             return
         chain = job.chain
-        _check(job.status.is_terminal == (chain is None), "limbo", f"{name} is {job.status.name} with {chain}")
+        _check(
+            job.status.is_terminal == (chain is None), "limbo", f"{name} is {job.status.name} with {chain}"
+        )
         if chain is not None:
             _check(chain.place != "gate", "limbo", f"{name} stands before a gate between two commands")
             leased = chain.place == "leased"
-            _check((job.status is JobStatus.RUNNING) == leased, "limbo", f"{name} is {job.status.name}, {chain.place}")
-            _check(leased == (chain.task_id in self.leases), "one lease", f"{name} is {chain.place} without a lease")
+            _check(
+                (job.status is JobStatus.RUNNING) == leased,
+                "limbo",
+                f"{name} is {job.status.name}, {chain.place}",
+            )
+            _check(
+                leased == (chain.task_id in self.leases),
+                "one lease",
+                f"{name} is {chain.place} without a lease",
+            )
 
     # --- queues ----------------------------------------------------------------------------------------------------------
 
     def holders(self, queue: Name) -> list[Job]:
         tenant, key = queue
-        return [job for job in self.jobs.values() if job.chain and job.name[0] == tenant and key in job.chain.held]
+        return [
+            job for job in self.jobs.values() if job.chain and job.name[0] == tenant and key in job.chain.held
+        ]
 
     def _maximum(self, tenant: str, limit: Limit) -> int:
         if isinstance(limit, FloatingLimit):
@@ -258,7 +280,11 @@ class Oracle:
 
     def job(self, event: facts.JobEvent) -> Job:
         job = self.jobs.get((event.tenant, event.job_id))
-        _check(job is not None, "log", f"event {event.seq}, {type(event).__name__}, is about a job that is not there")
+        _check(
+            job is not None,
+            "log",
+            f"event {event.seq}, {type(event).__name__}, is about a job that is not there",
+        )
         assert job is not None
         return job
 
@@ -295,19 +321,33 @@ class Oracle:
 
     def attempt_imported(self, event: facts.AttemptImported) -> None:
         job = self.job(event)
-        _check(event.attempt == job.attempts + 1, "attempts", f"{job.name} has {job.attempts}, got {event.attempt}")
-        _check(event.status is not AttemptStatus.RUNNING, "attempts", f"{job.name}: a running attempt was imported")
+        _check(
+            event.attempt == job.attempts + 1,
+            "attempts",
+            f"{job.name} has {job.attempts}, got {event.attempt}",
+        )
+        _check(
+            event.status is not AttemptStatus.RUNNING,
+            "attempts",
+            f"{job.name}: a running attempt was imported",
+        )
         job.attempts = event.attempt
 
     def cancellation_requested(self, event: facts.CancellationRequested) -> None:
         job = self.job(event)
         ended = job.status in (JobStatus.SUCCEEDED, JobStatus.FAILED)
-        _check(not job.cancelled and not ended, "terminal", f"{job.name} was cancelled, and is {job.status.name}")
+        _check(
+            not job.cancelled and not ended, "terminal", f"{job.name} was cancelled, and is {job.status.name}"
+        )
         job.cancelled = True
 
     def _end(self, event: facts.JobEvent, status: JobStatus, forget_ms: int | None) -> Job:
         job = self.job(event)
-        _check(not job.status.is_terminal, "terminal", f"{job.name} is {job.status.name}, and became {status.name}")
+        _check(
+            not job.status.is_terminal,
+            "terminal",
+            f"{job.name} is {job.status.name}, and became {status.name}",
+        )
         job.status, job.chain, job.forget_ms = status, None, forget_ms
         return job
 
@@ -316,7 +356,9 @@ class Oracle:
         _check(not job.cancelled, "cancel", f"{job.name} was to be cancelled, and failed")
         if not event.error_code:
             policy = job.spec.retry_policy
-            _check(policy is None or job.attempts > policy.retry_count, "retries", f"{job.name} has a try left")
+            _check(
+                policy is None or job.attempts > policy.retry_count, "retries", f"{job.name} has a try left"
+            )
         self._end(event, JobStatus.FAILED, event.forget_ms)
 
     def job_cancelled(self, event: facts.JobCancelled) -> None:
@@ -332,7 +374,11 @@ class Oracle:
 
     def job_expedited(self, event: facts.JobExpedited) -> None:
         job, chain = self.job(event), self.chain(event)
-        _check(chain.place in ("timer", "checking"), "expedite", f"{job.name} waits for no time but is {chain.place}")
+        _check(
+            chain.place in ("timer", "checking"),
+            "expedite",
+            f"{job.name} waits for no time but is {chain.place}",
+        )
         chain.turn = (event.virtual_start_ms, event.time_ms, chain.turn[2])
         self._come_to(job, chain.gate)
 
@@ -344,7 +390,11 @@ class Oracle:
     def job_forgotten(self, event: facts.JobForgotten) -> None:
         job = self.job(event)
         due = job.status.is_terminal and job.forget_ms is not None and job.forget_ms <= event.time_ms
-        _check(due, "retention", f"{job.name} was forgotten, and is {job.status.name}, to be kept until {job.forget_ms}")
+        _check(
+            due,
+            "retention",
+            f"{job.name} was forgotten, and is {job.status.name}, to be kept until {job.forget_ms}",
+        )
         del self.jobs[job.name]
 
     # --- events: chains --------------------------------------------------------------------------------------------------
@@ -357,9 +407,24 @@ class Oracle:
 
     def chain_started(self, event: facts.ChainStarted) -> None:
         job = self.job(event)
-        _check(not job.status.is_terminal, "terminal", f"{job.name} is {job.status.name}, and has a new attempt")
-        _check(job.status is not JobStatus.RUNNING, "one attempt", f"{job.name} is running, and has a new attempt")
-        _check(event.attempt == job.attempts + 1, "attempts", f"{job.name} has {job.attempts}, began {event.attempt}")
+        _check(
+            not job.status.is_terminal, "terminal", f"{job.name} is {job.status.name}, and has a new attempt"
+        )
+        _check(
+            job.status is not JobStatus.RUNNING,
+            "one attempt",
+            f"{job.name} is running, and has a new attempt",
+        )
+        _check(
+            event.attempt == job.attempts + 1,
+            "attempts",
+            f"{job.name} has {job.attempts}, began {event.attempt}",
+        )
+        _check(not job.cancelled, "cancel", f"{job.name} was to be cancelled, and has a new attempt")
+        if event.relative_attempt > 1:
+            policy = job.spec.retry_policy
+            may = policy is not None and event.relative_attempt <= policy.retry_count + 1
+            _check(may, "retries", f"{job.name} is tried for the {event.relative_attempt}th time")
         turn = (event.virtual_start_ms, event.start_ms, event.seq)
         job.chain = Chain(event.task_id, event.attempt, turn, "timer", event.gate, [])
         if event.start_ms <= event.time_ms:
@@ -368,7 +433,9 @@ class Oracle:
     def chain_due(self, event: facts.ChainDue) -> None:
         job, chain = self.job(event), self.chain(event)
         due = chain.place == "timer" and chain.turn[1] <= event.time_ms
-        _check(due, "timers", f"{job.name} is {chain.place} and was due at {chain.turn[1]}, not {event.time_ms}")
+        _check(
+            due, "timers", f"{job.name} is {chain.place} and was due at {chain.turn[1]}, not {event.time_ms}"
+        )
         self._come_to(job, chain.gate)
 
     def _at_gate(self, event: facts.GateEvent, *places: str) -> tuple[Job, Chain]:
@@ -383,12 +450,16 @@ class Oracle:
         queue, limit = (event.tenant, event.queue), job.limit
         assert limit is not None
         maximum, holders = self._maximum(event.tenant, limit), len(self.holders(queue))
-        _check(event.maximum == maximum, "maximum", f"{queue} has a maximum of {maximum}, not {event.maximum}")
+        _check(
+            event.maximum == maximum, "maximum", f"{queue} has a maximum of {maximum}, not {event.maximum}"
+        )
         _check(holders < maximum, "maximum", f"{job.name} is one more than the {holders} holders of {queue}")
         before = [other for other in self._eligible(queue) if other is not job]
         if chain.place == "waiting":
             before = [other for other in before if _turn(other) < _turn(job)]
-        _check(not before, "order", f"{job.name} got a slot of {queue} before {[other.name for other in before]}")
+        _check(
+            not before, "order", f"{job.name} got a slot of {queue} before {[other.name for other in before]}"
+        )
         chain.held.append(event.queue)
         self._come_to(job, event.gate + 1)
 
@@ -397,7 +468,11 @@ class Oracle:
         queue, limit = (event.tenant, event.queue), job.limit
         assert limit is not None
         full = len(self.holders(queue)) >= self._maximum(event.tenant, limit)
-        _check(full or bool(self._eligible(queue)), "work conserving", f"{job.name} waits for {queue}, which has room")
+        _check(
+            full or bool(self._eligible(queue)),
+            "work conserving",
+            f"{job.name} waits for {queue}, which has room",
+        )
         chain.place = "waiting"
 
     def rate_check_due(self, event: facts.RateCheckDue) -> None:
@@ -408,8 +483,14 @@ class Oracle:
         job, chain = self._at_gate(event, "gate", "checking", "throttled")
         limit = job.limit
         assert isinstance(limit, RateLimit)
-        if event.is_local and limit.algorithm is Algorithm.TOKEN_BUCKET and not limit.behavior and not event.error:
+        if (
+            event.is_local
+            and limit.algorithm is Algorithm.TOKEN_BUCKET
+            and not limit.behavior
+            and not event.error
+        ):
             self._hit(event, limit)
+        _check(not (event.allowed and event.error), "rate", f"{job.name} passes, though {event.error}")
         if event.allowed:
             self._come_to(job, event.gate + 1)
         elif event.retry_ms is not None:
@@ -434,7 +515,11 @@ class Oracle:
 
     def holders_dropped(self, event: facts.HoldersDropped) -> None:
         chain = self.chain(event)
-        _check(list(event.queues) == chain.held, "slots", f"{event.job_id} holds {chain.held}, dropped {event.queues}")
+        _check(
+            list(event.queues) == chain.held,
+            "slots",
+            f"{event.job_id} holds {chain.held}, dropped {event.queues}",
+        )
         chain.held.clear()
 
     # --- events: leases --------------------------------------------------------------------------------------------------
@@ -442,7 +527,11 @@ class Oracle:
     def task_leased(self, event: facts.TaskLeased) -> None:
         job, chain = self.job(event), self.chain(event)
         _check(chain.place == "ready", "lease", f"{job.name} was leased, and is {chain.place}")
-        _check(event.attempt == chain.attempt, "attempts", f"{job.name} is at {chain.attempt}, leased {event.attempt}")
+        _check(
+            event.attempt == chain.attempt,
+            "attempts",
+            f"{job.name} is at {chain.attempt}, leased {event.attempt}",
+        )
         held = [lease for lease in self.leases.values() if lease.name == job.name]
         _check(not held, "one lease", f"{job.name} was leased, and {held} holds it")
         if event.method != "LeaseTask":
@@ -461,7 +550,11 @@ class Oracle:
         lease = self.leases.get(event.task_id)
         _check(lease is not None, "one lease", f"{event.task_id} was renewed, and is not leased")
         assert lease is not None
-        _check(event.expires_ms >= lease.expires_ms, "lease", f"a heartbeat shortened the lease of {event.task_id}")
+        _check(
+            event.expires_ms >= lease.expires_ms,
+            "lease",
+            f"a heartbeat shortened the lease of {event.task_id}",
+        )
         lease.expires_ms = event.expires_ms
 
     def lease_expired(self, event: facts.LeaseExpired) -> None:
@@ -469,12 +562,24 @@ class Oracle:
         _check(lease is not None, "one lease", f"{event.task_id} expired, and is not leased")
         assert lease is not None
         over = lease.expires_ms <= event.expired_ms <= event.time_ms
-        _check(over, "lease", f"{event.task_id} is leased until {lease.expires_ms}, expired at {event.time_ms}")
+        _check(
+            over, "lease", f"{event.task_id} is leased until {lease.expires_ms}, expired at {event.time_ms}"
+        )
 
-    def _end_attempt(self, event: facts.AttemptSucceeded | facts.AttemptFailed | facts.AttemptCancelled) -> Job:
+    def _end_attempt(
+        self, event: facts.AttemptSucceeded | facts.AttemptFailed | facts.AttemptCancelled
+    ) -> Job:
         job, chain = self.job(event), self.chain(event)
-        _check(event.task_id in self.leases, "one lease", f"{event.task_id} of {job.name} ended, and is not leased")
-        _check(event.attempt == chain.attempt, "attempts", f"{job.name} is at {chain.attempt}, ended {event.attempt}")
+        _check(
+            event.task_id in self.leases,
+            "one lease",
+            f"{event.task_id} of {job.name} ended, and is not leased",
+        )
+        _check(
+            event.attempt == chain.attempt,
+            "attempts",
+            f"{job.name} is at {chain.attempt}, ended {event.attempt}",
+        )
         del self.leases[event.task_id]
         self.ended[event.task_id] = type(event).__name__
         job.chain = None
@@ -504,7 +609,11 @@ class Oracle:
 
     def _refresh(self, event: facts.QueueEvent, task_id: str) -> Floating:
         floating = self.floating[event.tenant, event.queue]
-        _check(floating.refresh == task_id, "one refresh", f"{event.queue} has {floating.refresh!r}, not {task_id}")
+        _check(
+            floating.refresh == task_id,
+            "one refresh",
+            f"{event.queue} has {floating.refresh!r}, not {task_id}",
+        )
         return floating
 
     def refresh_leased(self, event: facts.RefreshLeased) -> None:
@@ -529,7 +638,9 @@ class Oracle:
 
     def _end_refresh(self, event: facts.QueueEvent, task_id: str) -> None:
         floating = self._refresh(event, task_id)
-        _check(bool(floating.leased_by), "one lease", f"the refresh of {event.queue} ended, and is not leased")
+        _check(
+            bool(floating.leased_by), "one lease", f"the refresh of {event.queue} ended, and is not leased"
+        )
         floating.refresh = floating.leased_by = ""
 
     def nothing(self, event: Event) -> None:
@@ -547,6 +658,8 @@ def _turn(job: Job) -> Turn:
 
 
 _TAKE = {
-    kind: getattr(Oracle, "".join(f"_{c.lower()}" if c.isupper() else c for c in kind.__name__)[1:], Oracle.nothing)
+    kind: getattr(
+        Oracle, "".join(f"_{c.lower()}" if c.isupper() else c for c in kind.__name__)[1:], Oracle.nothing
+    )
     for kind in facts.EVENTS
 }

@@ -20,6 +20,7 @@ from silo.domain.jobs import LEASE_MS
 from silo.domain.limits import ConcurrencyLimit, FloatingLimit, Limit, RateLimit
 from silo.events.packing import to_bytes
 from silo.pb import silo_pb2 as pb
+from silo.server.convert import ALGORITHMS
 from silo.server.interceptors import INTERNAL_ERROR
 from silo.testing.network import CallRefused, Network
 from silo.testing.oracle import Broken, Oracle
@@ -194,8 +195,12 @@ class Client:
                 for number in range(step.failed)
             ],
         )
-        reply, _ = await self._line.insist("ImportJobs", pb.ImportJobsRequest(jobs=[job]))
-        # Refused if it is there already, running or ended: an answer as well.
+        try:
+            reply, _ = await self._line.insist("ImportJobs", pb.ImportJobsRequest(jobs=[job]))
+        except CallRefused:
+            # The job is running.
+            return
+        # Refused as well if it has ended, or is further than that: an answer, too.
         if reply.results[0].success:
             place.oracle.told_enqueued(step.name)
 
@@ -221,7 +226,7 @@ def wire_limit(limit: Limit) -> pb.Limit:
             limit=limit.limit,
             duration_ms=limit.duration_ms,
             hits=limit.hits,
-            algorithm=int(limit.algorithm),
+            algorithm=ALGORITHMS[limit.algorithm],
             behavior=int(limit.behavior),
             retry_policy=pb.RateLimitRetryPolicy(
                 initial_backoff_ms=limit.retry.initial_backoff_ms,
@@ -256,7 +261,7 @@ class Habits:
     task_groups: Sequence[str] = ("work",)
     tasks: int = 4
     run_s: tuple[float, float] = (0.05, 1.5)
-    poll_s: tuple[float, float] = (0.1, 0.4)
+    poll_s: tuple[float, float] = (0.3, 1.0)
     fail: float = 0.1
     vanish: float = 0.0
     linger: float = 0.0
@@ -293,7 +298,10 @@ class Worker:
         line, habits = self._line, self._habits
         while True:
             request = pb.LeaseTasksRequest(
-                shard=self._place.shard, worker_id=line.name, max_tasks=habits.tasks, task_group=self._task_group
+                shard=self._place.shard,
+                worker_id=line.name,
+                max_tasks=habits.tasks,
+                task_group=self._task_group,
             )
             try:
                 leased = await line.call("LeaseTasks", request)
@@ -302,7 +310,9 @@ class Worker:
                 await asyncio.sleep(line.chance.uniform(0.1, 1.0))
                 continue
             for task in leased.tasks:
-                self._place.oracle.told_leased(task.id, (task.tenant_id, task.job_id), task.attempt_number, line.name)
+                self._place.oracle.told_leased(
+                    task.id, (task.tenant_id, task.job_id), task.attempt_number, line.name
+                )
             works = [self._start(self._do(task)) for task in leased.tasks]
             works += [self._start(self._find_out(task)) for task in leased.refresh_tasks]
             if works:
@@ -365,7 +375,9 @@ class Worker:
             self._seen["worker vanished"] += 1
             return
         await asyncio.sleep(chance.uniform(0.01, 0.5))
-        request = pb.ReportRefreshOutcomeRequest(shard=self._place.shard, task_id=task.id, tenant_id=task.tenant_id)
+        request = pb.ReportRefreshOutcomeRequest(
+            shard=self._place.shard, task_id=task.id, tenant_id=task.tenant_id
+        )
         maximum = chance.choice(habits.maxima)
         if maximum is None:
             request.failure.CopyFrom(pb.RefreshFailure(code="E", message="nobody knows"))

@@ -1,6 +1,6 @@
 """What a history is made of: steps at given times, by clients and by accidents.
 
-A scenario and a seed give a plan, and a plan and a seed give a history.  That the plan lies between them is for the shrinker:
+A scenario and a seed give a plan, and a plan and a seed give a history.  The plan lies between them for the shrinker's sake:
 it leaves out steps and looks whether what is left still fails.
 """
 
@@ -94,9 +94,14 @@ class DropHolders(Step):
 
 @attrs.frozen(kw_only=True)
 class Crash(Step):
-    """A broker is killed, and started again after `down_s`."""
+    """A broker is killed, and started again after `down_s`.
+
+    Attributes:
+        after_callbacks: it is only killed when it has gone on by so many steps, so at any `await` of a commit.
+    """
 
     down_s: float
+    after_callbacks: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -108,7 +113,13 @@ class Stop(Step):
 
 @attrs.frozen(kw_only=True)
 class TakeOver(Step):
-    """Another broker is started on the same data, while the first one is at work."""
+    """Another broker is started on the same data, while the first one is at work.
+
+    Attributes:
+        after_callbacks: only when the first one has gone on by so many steps, so in the middle of a commit.
+    """
+
+    after_callbacks: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -139,6 +150,11 @@ class ClockJump(Step):
     """The brokers' clock is set on, or back."""
 
     by_s: float
+
+
+@attrs.frozen(kw_only=True)
+class Checkpoint(Step):
+    """An operator has a broker write all that it has in memory."""
 
 
 @attrs.frozen(kw_only=True)

@@ -8,7 +8,7 @@ import hashlib
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,21 +17,23 @@ import attrs
 from silo.cluster.shard_map import ShardMap
 from silo.domain.ids import Ids
 from silo.domain.limits import RateLimit
+from silo.domain.tenants import tenant_hash
 from silo.errors import Corrupt, LimiterFailed, SiloError
 from silo.events import codec
 from silo.events.catalogue import Event
-from silo.events.log import LOG_PREFIX, first_seq_of
+from silo.events.log import LOG_PREFIX, first_seq_of, record_key
 from silo.ratelimit.buckets import Answer, Bucket, ask
 from silo.server.cluster_info import Node, SingleNode
 from silo.settings import Settings
 from silo.testing.audit import audit
 from silo.testing.brokers import SimulatedBroker, Surroundings
 from silo.testing.loop import Deadlock, NoProgress, Process, SimulatedLoop
-from silo.testing.network import Network, NetworkFaults
+from silo.testing.network import CallRefused, Network, NetworkFaults
 from silo.testing.oracle import Broken, Oracle
 from silo.testing.people import Client, Line, Place, Worker
 from silo.testing.plan import (
     Ask,
+    Checkpoint,
     ClockJump,
     Crash,
     DropHolders,
@@ -47,6 +49,7 @@ from silo.testing.plan import (
     WorkersGone,
 )
 from silo.testing.scenario import Scenario
+from silo.testing.small_memory import remembering
 from silo.testing.store import Disk, StoreFaults
 
 EPOCH_MS = 1_700_000_000_000
@@ -94,7 +97,7 @@ def run(scenario: Scenario, seed: int, *, plan: Plan | None = None) -> History:
         world = World(loop, scenario, seed, history)
         await world.run()
 
-    with _quiet():
+    with _quiet(), remembering(scenario.memory_factor):
         try:
             loop.simulate(main())
         except Broken as broken:
@@ -129,8 +132,10 @@ class World:
         self.scenario = scenario
         self.history = history
         self.failed: asyncio.Future[None] = loop.create_future()
+        loop.set_exception_handler(self._unheard)
         self._seed = seed
         self._skew_s = 0.0
+        self._happened = asyncio.Event()
         self._digest = hashlib.sha256()
         self._habits = scenario.workers()
         self._store_faults, self._network_faults = scenario.store(), scenario.network()
@@ -147,6 +152,7 @@ class World:
         self._workers = Process(loop, "workers")
         self._generation = 0
         self._buckets: dict[str, Bucket] = {}
+        self._limiter_chance = self._chance("limiter")
         self._works: list[asyncio.Task[None]] = []
 
     def _chance(self, of_what: str) -> random.Random:
@@ -189,6 +195,7 @@ class World:
                     events = codec.decode(first_seq_of(key), value)
                     self.history.logs.setdefault(shard_id, []).extend(events)
                     self.oracles[shard_id].record(events)
+                self._happened.set()
 
     @contextlib.contextmanager
     def _failing(self) -> Iterator[None]:
@@ -197,6 +204,12 @@ class World:
             yield
         except (Broken, Corrupt) as error:
             self.fail(error)
+
+    def _unheard(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """An error that nobody waited for is a bug, unless it is one of those that everybody was told."""
+        error = context.get("exception")
+        if not isinstance(error, (SiloError, CallRefused, Broken)):
+            self.fail(Broken("no bugs", f"{context['message']}: {error!r}"))
 
     def fail(self, error: Exception) -> None:
         if not self.failed.done():
@@ -215,6 +228,11 @@ class World:
         story.result()
 
     async def _story(self) -> None:
+        for disk in self.disks.values():
+            seq = 1
+            for record in self.scenario.before():
+                disk.write([(record_key(seq), record)])
+                seq += len(codec.decode(seq, record))
         await self.brokers[self._address].start()
         self._hire()
         for step in self.history.plan:
@@ -224,6 +242,9 @@ class World:
         await self._calm()
         for shard_id, disk in self.disks.items():
             await audit(shard_id, disk, self.oracles[shard_id])
+        missed = self.scenario.expect(self.history.logs)
+        if missed is not None:
+            raise Broken("expected of the scenario", missed)
 
     async def _all(self, works: list[asyncio.Task[None]]) -> None:
         if works:
@@ -236,23 +257,17 @@ class World:
         self._store_faults.__init__()  # type: ignore[misc]
         self._network_faults.__init__()  # type: ignore[misc]
         self._habits.calm()
-        ends = self.loop.time() + self.scenario.calm_s
-        while any(oracle.open_jobs() for oracle in self.oracles.values()) and self.loop.time() < ends:
-            await asyncio.sleep(LOOK_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.scenario.calm_s):
+                while any(oracle.open_jobs() for oracle in self.oracles.values()):
+                    self._happened.clear()
+                    await self._happened.wait()
         self._workers.crash()
         await self._write_all(self.loop.time() + CHECKPOINT_WITHIN_S)
 
     async def _write_all(self, ends: float) -> None:
         """Have the live broker write what it has in memory."""
-        while True:
-            broker = self.brokers[self._address].broker
-            try:
-                if broker is not None and broker.shards is not None:
-                    for opened in broker.shards:
-                        await opened.shard.checkpoint()
-                    return
-            except SiloError:
-                pass
+        while not await self.brokers[self._address].checkpoint(within_s=CHECKPOINT_WITHIN_S / 4):
             if self.loop.time() > ends:
                 raise Broken("liveness", "no checkpoint could be written")
             await asyncio.sleep(LOOK_S)
@@ -267,8 +282,6 @@ class World:
     # --- people ----------------------------------------------------------------------------------------------------------
 
     def _place_of(self, tenant: str) -> Place:
-        from silo.domain.tenants import tenant_hash
-
         shard = self._map.owner_of(tenant_hash(tenant))
         return Place(shard.id, self.oracles[shard.id])
 
@@ -300,9 +313,8 @@ class World:
 
     async def _check_rate(self, limit: RateLimit) -> Answer:
         """The outside service: buckets of its own, at some distance."""
-        chance = self.network
         await asyncio.sleep(0.002)
-        if self._network_faults.apart or chance.faults.lose_reply and self._limiter_fails():
+        if self._limiter_chance.random() < self._network_faults.lose_reply:
             self.history.faults["rate limiter failed"] += 1
             raise LimiterFailed("the rate limiter does not answer")
         key = f"{limit.name} {limit.unique_key}"
@@ -313,10 +325,6 @@ class World:
             self._buckets.pop(key, None)
         return answer
 
-    def _limiter_fails(self) -> bool:
-        self._limiter_chance = getattr(self, "_limiter_chance", None) or self._chance("limiter")
-        return self._limiter_chance.random() < self._network_faults.lose_reply
-
     # --- steps -----------------------------------------------------------------------------------------------------------
 
     async def _take(self, step: Step) -> None:
@@ -324,12 +332,16 @@ class World:
             match step:
                 case Enqueue() | Ask() | Import() | DropHolders():
                     await self._ask(step)
-                case Crash(down_s=down_s):
+                case Crash(down_s=down_s, after_callbacks=callbacks):
+                    await self.brokers[self._address].gone_on(callbacks)
                     await self._down(down_s, kill=True)
                 case Stop(down_s=down_s):
                     await self._down(down_s, kill=False)
-                case TakeOver():
+                case TakeOver(after_callbacks=callbacks):
+                    await self.brokers[self._address].gone_on(callbacks)
                     await self._take_over()
+                case Checkpoint():
+                    await self._write_all(self.loop.time() + CHECKPOINT_WITHIN_S)
                 case Pause(for_s=for_s):
                     self.history.faults["broker paused"] += 1
                     go_on = self.brokers[self._address].pause()
@@ -366,8 +378,7 @@ class World:
         else:
             await broker.stop()
         await asyncio.sleep(down_s)
-        if not broker.is_up:
-            await broker.start()
+        await broker.start()
 
     async def _take_over(self) -> None:
         self.history.faults["broker taken over"] += 1
@@ -376,7 +387,9 @@ class World:
         await successor.start()
         self._address = name
 
-    async def _trouble(self, of_what: StoreFaults | NetworkFaults, for_s: float, faults: dict[str, Any]) -> None:
+    async def _trouble(
+        self, of_what: StoreFaults | NetworkFaults, for_s: float, faults: dict[str, Any]
+    ) -> None:
         before = {name: getattr(of_what, name) for name in faults}
         for name, value in faults.items():
             setattr(of_what, name, value)
@@ -396,6 +409,3 @@ def _settings(scenario: Scenario) -> Settings:
         limiter = attrs.evolve(settings.gubernator, address="limiter:1051")
         settings = attrs.evolve(settings, gubernator=limiter)
     return settings
-
-
-Progress = Callable[[History], None]

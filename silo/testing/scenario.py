@@ -9,12 +9,14 @@ from typing import Any
 import attrs
 
 from silo.domain.limits import Algorithm, ConcurrencyLimit, FloatingLimit, Limit, RateLimit, RateLimitRetry
+from silo.events.catalogue import Event
 from silo.testing.network import NetworkFaults
 from silo.testing.people import Habits
 from silo.testing.plan import Ask, Enqueue, Name, Plan, Step
 from silo.testing.store import StoreFaults
 
 Steps = Callable[[random.Random], Iterator[Step]]
+Logs = Mapping[str, Sequence[Event]]
 
 
 @attrs.frozen(kw_only=True)
@@ -31,6 +33,9 @@ class Scenario:
         shards: how many there are.
         limiter: whether an outside service decides rate limits.
         calm_s: how long at most it may take, once everything is calm, until all jobs have ended.
+        memory_factor: how much is kept of what is on disk, of what production keeps.
+        before: records that are in the log of each shard when the world begins.
+        expect: what else must hold of the events, shard by shard; the text that it returns says what does not.
     """
 
     name: str
@@ -43,6 +48,9 @@ class Scenario:
     shards: int = 1
     limiter: bool = False
     calm_s: float = 600.0
+    memory_factor: float = 1.0
+    before: Callable[[], Sequence[bytes]] = list
+    expect: Callable[[Logs], str | None] = lambda _: None
 
     def plan(self, seed: int) -> Plan:
         """The steps of one history, in the order of their times."""
@@ -62,12 +70,12 @@ def slots(key: str, maximum: int) -> ConcurrencyLimit:
 
 def floating(key: str, default: int, *, refresh_ms: int = 3_000) -> FloatingLimit:
     """As many at once as workers find out."""
-    return FloatingLimit(key=key, default_max_concurrency=default, refresh_interval_ms=refresh_ms, metadata=())
+    return FloatingLimit(
+        key=key, default_max_concurrency=default, refresh_interval_ms=refresh_ms, metadata=()
+    )
 
 
-def rate(
-    name: str, limit: int, *, per_ms: int, leaky: bool = False, max_retries: int = 0
-) -> RateLimit:
+def rate(name: str, limit: int, *, per_ms: int, leaky: bool = False, max_retries: int = 0) -> RateLimit:
     """So many in so many ms."""
     return RateLimit(
         name=name,
@@ -122,7 +130,15 @@ def meddling(
     over_s: float,
     jobs: int,
     tenants: Sequence[str] = ("a", "b"),
-    methods: Sequence[str] = ("CancelJob", "CancelJob", "RestartJob", "ExpediteJob", "DeleteJob", "LeaseTask"),
+    methods: Sequence[str] = (
+        "CancelJob",
+        "CancelJob",
+        "RestartJob",
+        "ExpediteJob",
+        "DeleteJob",
+        "LeaseTask",
+        "GetJob",
+    ),
     prefix: str = "j",
 ) -> Steps:
     """Clients cancel, restart, expedite, delete and lease jobs that may be there."""

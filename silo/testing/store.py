@@ -1,9 +1,9 @@
 """Databases with the contract of SlateDB (silo/storage/database.py), and the faults of the store below them.
 
-A `Disk` is what the object store has of one database; it outlives every process.  A `ModelDatabase` is one opening of it.  Its
-reads see all that it was asked to write, durable or not.  Its writes reach the disk one after the other, in the order of the
-calls, each as a whole; until then a crash may lose them, from some point in that order on.  An opening takes the disk from the
-one before: whatever that one still had on its way is refused.
+A `Disk` is what the object store has of one database; it outlives every process.  A `ModelDatabase` is one opening of it.
+Its reads see all that it was asked to write, durable or not.  Its writes reach the disk one after the other, in the order of
+the calls, each as a whole; until then a crash may lose them, from some point in that order on.  An opening takes the disk
+from the one before: whatever that one still had on its way is refused.
 
 What can go wrong is said by `StoreFaults`, which anybody may change at any time; whether it does is up to chance.
 """
@@ -238,7 +238,9 @@ class ModelDatabase(_Rows):
             else:
                 self._rows[key] = value
         disk, done = self._disk, asyncio.get_running_loop().create_future()
-        self._queue.append(_Write(batch.changes, disk.fate(), disk.chance.uniform(*disk.faults.write_s), done))
+        self._queue.append(
+            _Write(batch.changes, disk.fate(), disk.chance.uniform(*disk.faults.write_s), done)
+        )
         self._more.set()
         await done
 
