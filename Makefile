@@ -5,7 +5,7 @@ PYTHON ?= python3
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check simulate mutate bench proto lock clean
+.PHONY: help setup demo serve test check specs simulate mutate bench proto lock clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,13 +21,17 @@ serve: $(READY) ## start a broker, its data in ./silo-data
 test: $(READY) ## run the tests
 	.venv/bin/pytest $(ARGS)
 
-check: $(READY) ## format, lint, types, generated code and pages: only looks, changes nothing
+check: $(READY) ## format, lint, types, generated code, pages, names of invariants: only looks, changes nothing
 	.venv/bin/ruff format --check
 	.venv/bin/ruff check
 	.venv/bin/mypy
 	.venv/bin/python tools/gen_proto.py --check
 	.venv/bin/python -m tools.gen_config_docs --check
 	.venv/bin/python -m tools.gen_event_docs --check
+	.venv/bin/python -m tools.check_specs
+
+specs: $(READY) ## run the formal models with the Alloy Analyzer; needs Java, and Maven once
+	.venv/bin/python tools/specs $(ARGS)
 
 simulate: $(READY) ## run brokers in simulated worlds, in which everything goes wrong that can
 	.venv/bin/python tools/simulate --seeds 200 $(ARGS)

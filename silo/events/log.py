@@ -75,6 +75,7 @@ class Log:
             events: stamped, the first with the sequence number `next_seq`.
             size: of their payloads in bytes, for the bound on what is pending.
         """
+        # SILO-OWN-5: each event goes behind the last, so no record is ever written over.
         assert events[0].seq == self.next_seq
         self.next_seq += len(events)
         self.pending_bytes += size
@@ -213,6 +214,7 @@ async def read(
     async for page in reader.pages(record_key(first), last, rows=RECORDS_PER_PAGE):
         for key, record in page:
             events = codec.decode(first_seq_of(key), record)
+            # SILO-OWN-5: a gap is damage, never the end.
             if events[0].seq != expected:
                 raise Corrupt(f"event {expected} is missing: the log goes on at {events[0].seq}")
             expected = events[-1].seq + 1

@@ -237,6 +237,8 @@ def slot_waited(event: SlotWaited, job: JobRow, view: View) -> None:
     _change(event, event.queue, row, view, lines=_longer(row.lines, line, 1), maximum=event.maximum)
 
 
+# SILO-CHAIN-2: whatever ends a chain takes it out of its line.
+# SILO-SLOT-2: and gives back what its row says that it holds.
 def chain_over(event: JobEvent, job: JobRow, view: View) -> None:
     """Whatever ended the job's chain: it is in no line any more, and its slots are free."""
     chain = job.chain
@@ -254,6 +256,7 @@ def holders_dropped(event: HoldersDropped, job: JobRow, view: View) -> None:
     _release(event, live_chain(event, job), view)
 
 
+# SILO-SLOT-5: there is no other way to give back a slot, and two who call it: the end of a chain, and an operator.
 def _release(event: JobEvent, chain: Chain, view: View) -> None:
     for queue, _ in chain.held:
         row = existing(view, QUEUES, (event.tenant, queue), event)

@@ -248,6 +248,8 @@ def _place(job: JobRow, gate: int) -> Place:
     return Place.READY if is_through(job, gate) else Place.GATE
 
 
+# SILO-JOB-1: status and chain change in the same event, here and wherever a chain ends.
+# SILO-CHAIN-1: the new chain takes the place of the one before; there is room for one.
 def chain_started(event: ChainStarted, job: JobRow, view: View) -> None:
     chain = Chain(
         task_id=event.task_id,
@@ -297,6 +299,7 @@ def job_expedited(event: JobExpedited, job: JobRow, view: View) -> None:
     _change(event, job, view, changed_ms=event.time_ms, next_start_ms=event.time_ms, chain=chain)
 
 
+# SILO-CHAIN-4: the gate only ever moves on, here and in `rate_checked`.
 def slot_granted(event: SlotGranted, job: JobRow, view: View) -> None:
     gate = event.gate + 1
     held = (*live_chain(event, job).held, (event.queue, event.time_ms))

@@ -49,6 +49,7 @@ EXPIRIES = Table("lease_expiries", tag=0x31, row=bytes, front=0)
 
 
 def _begin(task_id: str, lease: LeaseRow, view: View) -> None:
+    # SILO-LEASE-2: an insert, which refuses an id that has a lease; a job's chain has one id.
     view.insert(LEASES, (task_id,), lease)
     view.insert(EXPIRIES, (lease.expires_ms, task_id), b"")
 

@@ -70,6 +70,7 @@ def _enter_ready(event: JobEvent, job: JobRow, key: Key, view: View) -> None:
     view.insert(READY, key, ReadyRow(event.tenant, event.job_id, job.payload_seq, job.payload_bytes))
 
 
+# SILO-CHAIN-2: whatever ends or moves a chain takes it out of the order that it is in.
 def _leave(job: JobRow, view: View) -> None:
     """Take the job's chain, if it has one that is pending, out of where it waits (I4)."""
     if job.chain is None:
@@ -99,6 +100,7 @@ def chain_started(event: ChainStarted, job: JobRow, view: View) -> None:
         _enter_ready(event, job, key, view)
 
 
+# SILO-READY-1: the only way into the ready queue besides `chain_started` and `job_expedited`, which ask the same.
 def _pass_on(event: JobEvent, job: JobRow, chain: Chain, gate: int, view: View) -> None:
     """A chain that has passed all its gates is ready."""
     if is_through(job, gate):
@@ -128,6 +130,7 @@ def rate_checked(event: RateChecked, job: JobRow, view: View) -> None:
         _pass_on(event, job, live_chain(event, job), event.gate + 1, view)
 
 
+# SILO-LEASE-1: it leaves the ready queue in the event that leases it.
 def task_leased(event: TaskLeased, job: JobRow, view: View) -> None:
     _leave(job, view)
 

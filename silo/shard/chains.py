@@ -30,6 +30,8 @@ def start_chain(
     Args:
         gate: where it begins; the number of its limits, to pass by all of them.
     """
+    # SILO-CHAIN-1: a fresh id, also for an attempt that takes another's place.
+    # SILO-CHAIN-4: so nothing that was said of an old chain is ever true of this one.
     draft.emit(
         ChainStarted(
             tenant=tenant,

@@ -140,6 +140,7 @@ async def _check_jobs(
 def _faults(job: JobRow) -> Iterator[str]:
     """What a job's row says that cannot be."""
     chain = job.chain
+    # SILO-JOB-1: looked for in the rows of a shard at work.
     if job.status.is_terminal != (chain is None):
         yield f"it is {job.status.kind}, but its chain is {chain}"
     if chain is None:
@@ -172,6 +173,7 @@ def _entries_of_a_job(key: Key, job: JobRow) -> Iterator[Entry]:
         yield from JOBS.entries(key, job)
 
 
+# SILO-CHAIN-2: looked for in the rows of a shard at work.
 def _places(tenant: str, job: JobRow, chain: Chain) -> Iterator[Entry]:
     limit = _limit(job, chain)
     match chain.place:
@@ -226,6 +228,7 @@ class _Tallies:
 # --- queues and buckets --------------------------------------------------------------------------------------------------
 
 
+# SILO-SLOT-2: looked for in the rows of a shard at work.
 async def _check_queues(reader: Reader, found: Violations, expected: Counter[Table[Any]]) -> None:
     """Each queue counts right.  The three tables are in the order of tenants and queues, so one walk over them will do."""
     holders, waiters = _Groups(reader, HOLDERS, 2, found), _Groups(reader, WAITERS, 3, found)

@@ -18,6 +18,7 @@ def delete(name: JobName, draft: Draft) -> None:
     job = draft.view.get(JOBS, (name.tenant, name.job_id))
     if job is None:
         return
+    # SILO-JOB-2: only an ended job can go.
     if not job.status.is_terminal:
         raise JobInProgress(name.job_id)
 

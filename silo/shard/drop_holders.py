@@ -26,6 +26,7 @@ def drop_holders(names: Sequence[JobName], draft: Draft) -> int:
             continue
         queues = tuple(queue for queue, _ in chain.held)
         dropped += len(queues)
+        # SILO-SLOT-5: an operator's release is an event of its own.
         draft.emit(
             HoldersDropped(tenant=name.tenant, job_id=name.job_id, task_id=chain.task_id, queues=queues)
         )

@@ -41,6 +41,7 @@ GRANTS_PER_COMMAND_MAX = 200
 
 def walk(name: JobName, draft: Draft) -> None:
     """Lead a job's chain on from its gate until it is through, or something holds it up."""
+    # SILO-CHAIN-3: one gate after the other, each by an event that the next look at the row has seen.
     while True:
         job = the_job(name, draft.view)
         chain = job.chain
@@ -61,6 +62,7 @@ def settle(draft: Draft) -> int:
     if not view.first(UNSETTLED, (), 1):
         return 0
     require_chains(next_waiters(GRANTS_PER_COMMAND_MAX, view), view)
+    # SILO-SLOT-3: until no queue has room beside a waiter; beyond the bound the timers' next command goes on.
     for granted in range(GRANTS_PER_COMMAND_MAX):
         front = view.first(UNSETTLED, (), 1)
         if not front:

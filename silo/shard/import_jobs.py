@@ -97,6 +97,7 @@ def _check_only_last_may_not_be_failed(attempts: Sequence[ImportedAttempt]) -> N
 def _check_reimport(job: ImportJob, known: JobRow, view: View) -> None:
     if known.status is JobStatus.RUNNING:
         raise refusal("reimport", job.name, known, "job is currently running")
+    # SILO-JOB-2: a job that has succeeded stays so, whatever its source says.
     if known.status is JobStatus.SUCCEEDED:
         raise refusal("reimport", job.name, known, "job already succeeded")
     stored = all_attempts(job.name, known, view)

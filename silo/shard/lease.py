@@ -72,6 +72,7 @@ def lease_tasks(command: LeaseTasks, draft: Draft) -> list[LeasedTask]:
     """Lease what stands at the front of the ready queue, of whatever tenant."""
     wake_due_chains(draft)
     view, group = draft.view, command.task_group
+    # SILO-LEASE-1: who is leased stood in the ready queue.
     front = [row for _, row in view.first(READY, (group,), min(command.max_tasks, TASKS_PER_COMMAND_MAX))]
     front = _up_to(command.bytes_max, front, [row.payload_bytes for row in front])
     names = [JobName(row.tenant, row.job_id) for row in front]
@@ -127,6 +128,7 @@ def lease_task(command: LeaseTask, draft: Draft) -> LeasedTask:
         raise refusal("lease", name, job, "job is currently running")
     if job.status in (JobStatus.SUCCEEDED, JobStatus.FAILED):
         raise refusal("lease", name, job, "job is already in terminal state")
+    # SILO-JOB-4: nor does anybody get it by its name.
     if job.cancelled_ms is not None:
         raise refusal("lease", name, job, "job is cancelled")
     if job.chain is None:

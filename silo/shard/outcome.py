@@ -50,6 +50,7 @@ def report_outcome(command: ReportOutcome, draft: Draft) -> None:
     """End a leased attempt.  Raises LeaseNotFound: reported already, taken back, or never leased."""
     lease = draft.view.get(LEASES, (command.task_id,))
     # The refresh of a floating limit has a lease too, but no outcome of this kind.
+    # SILO-LEASE-3: who comes late finds no lease.
     if lease is None or lease.queue is not None:
         raise LeaseNotFound
     if not draft.caller.actor:
@@ -101,6 +102,7 @@ def _after_failure(name: JobName, job: JobRow, draft: Draft) -> None:
     """A job that was to be cancelled ends so; else it is tried again, if its policy has a try left."""
     chain, policy = job.chain, job.spec.retry_policy
     assert chain is not None
+    # SILO-JOB-4: before the retry policy is asked.
     if job.cancelled_ms is not None:
         cancel_job(name, draft)
         return

@@ -15,6 +15,7 @@ def restart(name: JobName, draft: Draft) -> None:
     Raises JobNotFound, or WrongState unless the job failed or was cancelled.
     """
     job = the_job(name, draft.view)
+    # SILO-JOB-2: only what failed or was cancelled goes on.
     if job.status is JobStatus.SUCCEEDED:
         raise refusal("restart", name, job, "job already succeeded")
     if not job.status.is_terminal:

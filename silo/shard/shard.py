@@ -189,6 +189,7 @@ class Shard:
                 try:
                     # What it emits is folded at once, see draft.py.
                     reply = decide(command, draft)
+                    # SILO-SLOT-3: in the same commit, whatever the command was.
                     if draft.events:
                         settle(draft)
                     break
@@ -211,6 +212,7 @@ class Shard:
             if draft.events:
                 durable = log.append(draft.events, size)
                 self._note(draft)
+                # SILO-OWN-3: no reply leaves before this.
                 await durable
             else:
                 await log.durable()
@@ -363,6 +365,7 @@ class Shard:
             error = await self._serve()
             logger.error("shard %s lets go: %s", self.shard_id, error)
             await self._let_go()
+            # SILO-OWN-2: who was fenced lets go for good, instead of fencing the newer one in turn.
             if not isinstance(error, Unavailable) or isinstance(error, Fenced):
                 self.stop(error)
                 return
@@ -441,6 +444,7 @@ class Shard:
         self._failed = _Failure()
         # Whoever is stuck in a checkpoint of the last opening has that one's turn.
         self._checkpointing = asyncio.Lock()
+        # SILO-OWN-4: first fence, then read: what is read is all there will be but for what this shard adds.
         db = await self._open_database()
         try:
             note = await find_rows(db)

@@ -23,6 +23,8 @@ def ask_for_slot(name: JobName, job: JobRow, chain: Chain, limit: SlotLimit, dra
     """Let a chain in, if there is room and nobody else is to be let in before it; else it waits in line."""
     row = _queue(name.tenant, limit, draft)
     maximum = _maximum(limit, row)
+    # SILO-SLOT-1: fewer are held than its own maximum.
+    # SILO-SLOT-4: and there is nobody in line who could be let in.
     if row.holders < maximum and not row.is_unsettled:
         _grant(name, chain, limit, maximum, draft)
         return
@@ -111,6 +113,7 @@ def _room(row: QueueRow, line: int) -> int:
 def next_waiter(tenant: str, queue: str, view: View) -> JobName:
     """Of those that an unsettled queue has room for, the first by virtual start."""
     row = the_queue(tenant, queue, view)
+    # SILO-SLOT-1: only the lines count that have room by their own maximum.
     fronts = [view.first(WAITERS, (tenant, queue, line), 1)[0] for line, _ in row.lines if row.has_room(line)]
     _, ref = min(fronts, key=lambda front: front[0][3:])
     return JobName(ref.tenant, ref.job_id)

@@ -229,6 +229,7 @@ class SlateDatabase(_SlateReader):
             raise again(self._failure)
         closed = self._db.status().close_reason
         if closed is generated.CloseReason.FENCED:
+            # SILO-OWN-2: SlateDB refuses the writes of whoever was fenced; from here on so do we.
             raise again(self._break(Fenced()))
         if closed is not None:
             raise again(
