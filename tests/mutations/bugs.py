@@ -35,8 +35,8 @@ BUGS: tuple[Bug, ...] = (
         "reply-before-durable",
         "a command is acknowledged before its events are durable",
         "shard/shard.py",
-        "                self._note(draft)\n                await durable\n",
-        "                self._note(draft)\n",
+        "                await durable\n            else:\n",
+        "                _ = durable\n            else:\n",
     ),
     Bug(
         "refusal-before-durable",
@@ -343,12 +343,11 @@ BUGS: tuple[Bug, ...] = (
         ("mixed", "cancelled_holders"),
     ),
     Bug(
-        "running-reimported",
-        "a job can be imported again while it runs",
+        "import-counts-wrong",
+        "the attempt after an import has the number of the last one",
         "shard/import_jobs.py",
-        "        if row is not None and row.status is JobStatus.RUNNING:\n"
-        '            raise refusal("reimport", job.name, row, "job is currently running")\n',
-        "        pass\n",
+        "        number = len(job.attempts) + 1\n",
+        "        number = len(job.attempts) or 1\n",
         ("imports",),
     ),
     Bug(
@@ -360,11 +359,11 @@ BUGS: tuple[Bug, ...] = (
         ("lossy_network", "mixed"),
     ),
     Bug(
-        "expedited-past-the-line",
-        "a job that waits in line can be expedited",
+        "ready-expedited",
+        "a job that waits for no time can be expedited",
         "shard/expedite.py",
-        "    if chain is None or chain.place in (Place.WAITING, Place.THROTTLED):\n",
-        "    if chain is None:\n",
+        "        case _:\n            return False\n",
+        "        case _:\n            return True\n",
         ("expedite",),
     ),
     Bug(
@@ -427,10 +426,10 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         "late-answer-counts",
-        "the answer to an earlier question of a rate limit counts",
+        "an answer of the limiter counts wherever the job has come to meanwhile",
         "shard/rates.py",
-        "    return (question.task_id, question.gate, question.tries) == (chain.task_id, chain.gate, chain.tries)\n",
-        "    return True\n",
+        "    if chain is None or chain.place is not Place.CHECKING or not _is_about(question, chain):\n",
+        "    if chain is None:\n",
         ("outside_limiter",),
     ),
     Bug(
