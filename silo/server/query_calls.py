@@ -2,6 +2,8 @@
 
 The order of what can go wrong is part of the wire contract: the shard, then how many statements it has under way, then the
 text, the parameters, and the run.
+
+What runs statements is imported by the first of them: it takes 80 MB, which a broker without SQL need not have.
 """
 
 from __future__ import annotations
@@ -12,17 +14,16 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any
 
 from silo.errors import Exhausted, Invalid, TimedOut
 from silo.pb import silo_pb2 as pb
-from silo.query import statement
-from silo.query.encoding import rows_of, type_name
 from silo.server.interceptors import Context
 from silo.server.shards import Shards
 from silo.settings import Server
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +79,9 @@ class QueryCalls:
 
     async def Query(self, request: pb.QueryRequest, context: Context) -> pb.QueryResponse:
         opened, statements = self.shards.resolve(request.shard), self.statements
+        from silo.query import statement
+        from silo.query.encoding import type_name
+
         began = time.monotonic()
         with statements.admitted(opened.id):
             planned = await statement.plan(request.sql, _values(request.parameters))
@@ -96,6 +100,8 @@ class QueryCalls:
         return reply
 
     async def _gather(self, batches: AsyncIterator[pa.RecordBatch], reply: pb.QueryResponse) -> None:
+        from silo.query.encoding import rows_of
+
         most, size = self.statements.settings.max_result_bytes, 0
         async for batch in batches:
             size += batch.nbytes
@@ -111,6 +117,8 @@ class QueryCalls:
         self, request: pb.QueryArrowRequest, context: Context
     ) -> AsyncIterator[pb.ArrowIpcMessage]:
         opened, statements = self.shards.resolve(request.shard), self.statements
+        from silo.query import statement
+
         began, rows = time.monotonic(), 0
         with statements.admitted(opened.id):
             planned = await statement.plan(request.sql, _values(request.parameters))
@@ -131,6 +139,8 @@ class QueryCalls:
 
 def _whole_stream(batch: pa.RecordBatch) -> bytes:
     """A batch as an Arrow IPC stream of its own: schema, batch, end."""
+    import pyarrow as pa
+
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
@@ -149,6 +159,8 @@ def _value(parameter: pb.QueryParameter) -> Any:
         case "null_value":
             return None
         case "uint64_value":
+            import pyarrow as pa
+
             return pa.scalar(parameter.uint64_value, pa.uint64())
         case name:
             return getattr(parameter, name)
