@@ -23,6 +23,7 @@ from silo.projections.payloads import PAYLOADS
 from silo.projections.refreshes import REFRESHES
 from silo.projections.view import Table
 from silo.query import jobs, others, tables
+from silo.query.as_of import Moment
 from silo.query.plan import NOTHING_SAID, Wanted
 from silo.query.snapshot import ShardSnapshot
 
@@ -73,13 +74,15 @@ class TableOfShard(pyarrow.dataset.Dataset):  # type: ignore[misc]
     """One table for one statement.
 
     Attributes:
+        moment: when it is looked at; None: now.
         wanted: what the statement asks of it; to be set when that is planned.
         snapshot: the shard's rows; to be set before it runs.
     """
 
     # The base class has nothing to be initialised with: it is only asked what is defined here.
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, moment: Moment | None = None) -> None:
         self.name = name
+        self.moment = moment
         self.wanted: Wanted = NOTHING_SAID
         self.snapshot: ShardSnapshot | None = None
 

@@ -90,13 +90,14 @@ class ShardSnapshot:
 
     def _raw_pages(self, table: Table[Any], prefix: Key) -> Iterator[list[tuple[bytes, bytes]]]:
         first = row_key(table, prefix)
-        yield from self._pull(self.disk.pages(first, keys.prefix_end(first), rows=ROWS_A_PAGE))
+        yield from self.pull(self.disk.pages(first, keys.prefix_end(first), rows=ROWS_A_PAGE))
 
     def events(self, start: int, end: int) -> Iterator[list[Event]]:
         """The events from `start` up to before `end`, as far as they are known."""
-        yield from self._pull(read_log(self.disk, max(start, 1), end=min(end, self.seq + 1)))
+        yield from self.pull(read_log(self.disk, max(start, 1), end=min(end, self.seq + 1)))
 
-    def _pull(self, pages: AsyncIterator[T]) -> Iterator[T]:
+    def pull(self, pages: AsyncIterator[T]) -> Iterator[T]:
+        """What an asynchronous iterator of the loop gives."""
         while True:
             page = self.wait(_next(pages))
             if page is None:

@@ -120,7 +120,7 @@ def test_an_index_finds_what_a_walk_through_everything_finds(steps, chance):
             await live(shard, steps, chance)
             for sql in [f"SELECT * FROM jobs WHERE {each}" for each in CONDITIONS] + COUNTS + OTHERS:
                 by_index, by_walk = await plan(sql, []), await plan(sql, [])
-                for table in by_walk._tables.values():
+                for table in by_walk.tables:
                     table.wanted = NOTHING_SAID
                 assert await answer(shard, by_index) == await answer(shard, by_walk), sql
 
