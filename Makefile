@@ -5,7 +5,7 @@ PYTHON ?= python3
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check specs bench proto lock clean
+.PHONY: help setup demo serve test check specs simulate mutate bench proto lock clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,12 @@ check: $(READY) ## format, lint, types, generated code, pages, names of invarian
 
 specs: $(READY) ## run the formal models with the Alloy Analyzer; needs Java, and Maven once
 	.venv/bin/python tools/specs $(ARGS)
+
+simulate: $(READY) ## run brokers in simulated worlds, in which everything goes wrong that can
+	.venv/bin/python tools/simulate --seeds 200 $(ARGS)
+
+mutate: $(READY) ## put deliberate bugs into copies, and see whether the simulator finds them
+	.venv/bin/python tools/mutate $(ARGS)
 
 bench: $(READY) ## measure
 	.venv/bin/python tools/bench $(ARGS)

@@ -39,8 +39,8 @@ class Batch(Protocol):
 
 
 class Reader(Protocol):
-    """Reads see all that `write` was called with, durable or not.  Ranges are [first, end) in the order of
-    the bytes."""
+    """Reads see every write that has returned; one on its way is seen or not, as a whole.  Ranges are [first, end) in the
+    order of the bytes."""
 
     async def get(self, key: bytes) -> bytes | None: ...
 

@@ -26,8 +26,8 @@ T = TypeVar("T")
 LATE_S_MAX = 0.0002
 """How late a timer is at most."""
 
-STEPS_MAX = 2_000_000
-"""More callbacks than this, and nothing will come of it any more."""
+STEPS_MAX = 150_000
+"""More callbacks than this, and nothing will come of it any more; a history needs ten thousand at most."""
 
 
 class Deadlock(Exception):

@@ -313,7 +313,7 @@ class World:
 
     async def _check_rate(self, limit: RateLimit) -> Answer:
         """The outside service: buckets of its own, at some distance."""
-        await asyncio.sleep(0.002)
+        await asyncio.sleep(self._limiter_chance.choice((0.002, 0.01, 0.5)))
         if self._limiter_chance.random() < self._network_faults.lose_reply:
             self.history.faults["rate limiter failed"] += 1
             raise LimiterFailed("the rate limiter does not answer")

@@ -1,9 +1,9 @@
 """Databases with the contract of SlateDB (silo/storage/database.py), and the faults of the store below them.
 
 A `Disk` is what the object store has of one database; it outlives every process.  A `ModelDatabase` is one opening of it.
-Its reads see all that it was asked to write, durable or not.  Its writes reach the disk one after the other, in the order of
-the calls, each as a whole; until then a crash may lose them, from some point in that order on.  An opening takes the disk
-from the one before: whatever that one still had on its way is refused.
+Its writes reach the disk one after the other, in the order of the calls, each as a whole; until then a crash may lose them,
+from some point in that order on.  Its reads see a write from somewhere on that way.  An opening takes the disk from the one
+before: whatever that one still had on its way is refused.
 
 What can go wrong is said by `StoreFaults`, which anybody may change at any time; whether it does is up to chance.
 """
@@ -68,6 +68,7 @@ class _Write:
     changes: Sequence[tuple[bytes, bytes | None]]
     fate: _Fate
     takes_s: float
+    seen_early: bool
     done: asyncio.Future[None]
 
 
@@ -155,6 +156,10 @@ class Disk:
             return _Fate.UNKNOWN
         return _Fate.STUCK if self._strikes(faults.stuck) else _Fate.DONE
 
+    def answers_late(self) -> bool:
+        """Whether the next read sees the rows as they are when it is asked, rather than when it answers."""
+        return self.chance.random() < 0.5
+
     async def read(self) -> None:
         """Let a read take its time.  Raises StoreFailed."""
         if self.faults.is_down or self._strikes(self.faults.read_fail):
@@ -185,11 +190,19 @@ class _Rows(MemorySnapshot):
 
     async def get(self, key: bytes) -> bytes | None:
         self.check()
+        if self._disk.answers_late():
+            value = await super().get(key)
+            await self._disk.read()
+            return value
         await self._disk.read()
         return await super().get(key)
 
     async def scan(self, first: bytes, end: bytes, *, limit: int, reverse: bool = False) -> list[Row]:
         self.check()
+        if self._disk.answers_late():
+            rows = await super().scan(first, end, limit=limit, reverse=reverse)
+            await self._disk.read()
+            return rows
         await self._disk.read()
         return await super().scan(first, end, limit=limit, reverse=reverse)
 
@@ -232,15 +245,9 @@ class ModelDatabase(_Rows):
             raise TypeError("a batch is written to the database that made it")
         if not batch:
             return
-        for key, value in batch.changes:
-            if value is None:
-                self._rows.pop(key, None)
-            else:
-                self._rows[key] = value
         disk, done = self._disk, asyncio.get_running_loop().create_future()
-        self._queue.append(
-            _Write(batch.changes, disk.fate(), disk.chance.uniform(*disk.faults.write_s), done)
-        )
+        takes_s, seen_early = disk.chance.uniform(*disk.faults.write_s), disk.chance.random() < 0.5
+        self._queue.append(_Write(batch.changes, disk.fate(), takes_s, seen_early, done))
         self._more.set()
         await done
 
@@ -254,6 +261,8 @@ class ModelDatabase(_Rows):
 
     async def _write_one(self, write: _Write) -> None:
         disk = self._disk
+        if write.seen_early:
+            self._see(write)
         if write.fate is not _Fate.DONE:
             disk.happened[write.fate.value] += 1
         if write.fate is _Fate.STUCK:
@@ -273,12 +282,21 @@ class ModelDatabase(_Rows):
             return
         if write.fate is not _Fate.FAILED:
             disk.write(write.changes)
+        self._see(write)
         self._queue.popleft()
         if write.fate is _Fate.DONE:
             if not write.done.done():
                 write.done.set_result(None)
         else:
             self._break(StoreFailed(f"the store failed: {write.fate.value}"), write)
+
+    def _see(self, write: _Write) -> None:
+        """From now on reads see what is written."""
+        for key, value in write.changes:
+            if value is None:
+                self._rows.pop(key, None)
+            else:
+                self._rows[key] = value
 
     def _break(self, failure: SiloError, *also: _Write) -> None:
         """Refuse everything from now on, and what is on its way."""

@@ -541,6 +541,33 @@ def test_a_checkpoint_whose_caller_goes_away_hinders_no_later_one():
     run(main())
 
 
+def test_a_checkpoint_that_hangs_holds_up_none_of_the_next_opening():
+    async def main():
+        memory = MemoryDatabase()
+        hangs, works = Watched(memory), Watched(memory)
+        databases = iter([hangs, works])
+
+        async def open_it() -> Watched:
+            return next(databases)
+
+        async with serving(open_it) as shard:
+            await shard.execute(enqueue, a_job())
+            hangs.gate.clear()
+            stuck = asyncio.create_task(shard.checkpoint())
+            await turns()
+            waits = asyncio.create_task(shard.checkpoint())
+            hangs.broken = FAILED
+            await serves_again(shard, hangs)
+            await shard.checkpoint()
+            assert works.writes == 1
+            hangs.gate.set()
+            await asyncio.wait([stuck, waits])
+            with pytest.raises(ShardNotReady, match="has opened again"):
+                waits.result()
+
+    run(main())
+
+
 # --- when the shard changes hands, or is damaged --------------------------------------------------------------
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -70,15 +72,23 @@ def _simulate(copy: Path, scenario: str, seeds: int) -> Verdict:
             str(told),
         ),
     ]
-    try:
-        done = subprocess.run(
-            command, cwd=copy, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return Verdict(f"no end within {TIMEOUT_S} s", scenario)
-    if done.returncode == 0:
+    with subprocess.Popen(
+        command,
+        cwd=copy,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            _, errors = process.communicate(timeout=TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            # With the processes that it has started.
+            os.killpg(process.pid, signal.SIGKILL)
+            return Verdict(f"no end within {TIMEOUT_S} s", scenario)
+    if process.returncode == 0:
         return Verdict()
     if not told.exists():
-        raise RuntimeError(f"the simulator did not run: {done.stderr[-2000:]}")
+        raise RuntimeError(f"the simulator did not run: {errors[-2000:]}")
     failed = json.loads(told.read_text())["failed"][0]
     return Verdict(failed["check"], failed["scenario"], str(failed["seed"]))

@@ -21,6 +21,7 @@ from silo.testing.shrink import chosen
 from tools.simulate.report import Totals, show_failure
 from tools.simulate.seeds import Outcome, run_seeds
 
+SEEDS_AT_ONCE = 4
 PLAIN_WIDTH = 150
 """Of tables, where they do not go to a terminal."""
 
@@ -150,7 +151,7 @@ def _run_many(
         transient=True,
     ) as progress:
         task = progress.add_task("", total=len(names) * len(seeds), found="")
-        for outcome in run_seeds(names, seeds, jobs=jobs):
+        for outcome in run_seeds(names, seeds, jobs=jobs, at_once=1 if stop else SEEDS_AT_ONCE):
             totals.add(outcome)
             if outcome.failure:
                 failed.append(outcome)

@@ -13,7 +13,6 @@ import attrs
 from silo.testing.run import run
 from silo.testing.scenarios import ALL
 
-SEEDS_AT_ONCE = 4
 HASH_SEEDS = ("1", "2")
 
 
@@ -36,18 +35,17 @@ class Outcome:
     faults: Counter[str]
 
 
-def run_seeds(names: Sequence[str], seeds: range, *, jobs: int) -> Iterator[Outcome]:
+def run_seeds(names: Sequence[str], seeds: range, *, jobs: int, at_once: int) -> Iterator[Outcome]:
     """Run all seeds of these scenarios, with so many processes, in no order.
 
     A seed whose two runs differ has failed, too.
+
+    Args:
+        at_once: how many seeds a process is given at a time; it ends with the last of them.
     """
     pools = [_pool(hash_seed, max(jobs // 2, 1)) for hash_seed in HASH_SEEDS]
     try:
-        lots = [
-            (name, seeds[at : at + SEEDS_AT_ONCE])
-            for name in names
-            for at in range(0, len(seeds), SEEDS_AT_ONCE)
-        ]
+        lots = [(name, seeds[at : at + at_once]) for name in names for at in range(0, len(seeds), at_once)]
         waiting: dict[Future[list[Outcome]], tuple[str, range]] = {
             pool.submit(_run_lot, name, lot): (name, lot) for name, lot in lots for pool in pools
         }

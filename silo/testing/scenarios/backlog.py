@@ -8,6 +8,7 @@ from __future__ import annotations
 from silo.testing.people import Habits
 from silo.testing.plan import Crash
 from silo.testing.scenario import Scenario, accidents, jobs, slots
+from silo.testing.store import StoreFaults
 
 SCENARIO = Scenario(
     name="backlog",
@@ -25,6 +26,7 @@ SCENARIO = Scenario(
         accidents(lambda at_s, chance: Crash(at_s=at_s, down_s=0.2), times=1, over_s=6),
     ],
     workers=lambda: Habits(count=3, run_s=(0.0, 0.2), poll_s=(0.1, 0.5)),
-    settings={"database.checkpoint_rows": 40, "database.checkpoint_interval_ms": 200},
+    store=lambda: StoreFaults(read_s=(0.0, 0.05), write_s=(0.001, 0.02)),
+    settings={"database.checkpoint_rows": 40, "database.checkpoint_interval_ms": 50},
     memory_factor=1 / 500,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from silo.testing.people import Habits
 from silo.testing.plan import Crash, NetworkTrouble
-from silo.testing.scenario import Scenario, accidents, jobs, rate, slots
+from silo.testing.scenario import Scenario, accidents, jobs, meddling, rate, slots
 
 SCENARIO = Scenario(
     name="outside_limiter",
@@ -21,6 +21,12 @@ SCENARIO = Scenario(
             ),
             times=2,
             over_s=10,
+        ),
+        meddling(
+            30,
+            over_s=10,
+            jobs=24,
+            methods=("CancelJob", "CancelJob", "RestartJob", "RestartJob", "LeaseTask"),
         ),
         accidents(lambda at_s, chance: Crash(at_s=at_s, down_s=0.5), times=1, over_s=8),
     ],

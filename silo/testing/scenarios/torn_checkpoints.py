@@ -5,6 +5,7 @@ from __future__ import annotations
 from silo.testing.people import Habits
 from silo.testing.plan import Checkpoint, Crash, Step, StoreTrouble
 from silo.testing.scenario import Scenario, accidents, jobs, meddling, slots
+from silo.testing.store import StoreFaults
 
 
 def trouble(at_s: float, chance: object) -> Step:
@@ -26,5 +27,6 @@ SCENARIO = Scenario(
         ),
     ],
     workers=lambda: Habits(count=3),
+    store=lambda: StoreFaults(write_s=(0.005, 0.08)),
     settings={"database.checkpoint_rows": 5, "database.checkpoint_interval_ms": 10},
 )
