@@ -213,3 +213,15 @@ check SILO_READY_1 for 3 but 4 Chain, 4 Limit, 4 Int, 2 steps expect 0
 check SILO_LEASE_1 for 3 but 4 Chain, 4 Limit, 4 Int, 2 steps expect 0
 check SILO_LEASE_2 for 3 but 4 Chain, 4 Limit, 4 Int, 2 steps expect 0
 check SILO_LEASE_3 for 3 but 4 Chain, 4 Limit, 4 Int, 2 steps expect 0
+
+-- A batch, from a state in the midst of a history: the histories that lead to two running jobs and a third that waits are too
+-- long for shard_scenarios.als.
+run TwoLeasesRunOutTogether {
+  consistent and quiet
+  some disj j, k, w: Job, c: k.chain, q: Queue {
+    w.chain in q.waiters and c in q.holders
+    end_attempt[j, j.chain] and j.chain in q.holders
+    after (decide_rest[j])
+    after after (unsettled[q] and end_attempt[k, c] and k in Undecided')
+  }
+} for 3 but 4 Int, 4 steps expect 1

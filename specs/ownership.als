@@ -129,9 +129,9 @@ pred commit[n: Node] {
   same_work and same_leases
 }
 
--- The reply leaves when the write has succeeded.
+-- The reply leaves when the write has succeeded: also if somebody else has opened the database since.
 pred acknowledge[n: Node, e: Event] {
-  n in Serving and n.epoch = Newest
+  n in Serving
   some p: Position | p -> e in n.memory & Store.log
   Acknowledged' = Acknowledged + e
   log' = log and Newest' = Newest

@@ -9,6 +9,9 @@ module shard_commands
  *   2. lead a chain that is at a gate through it or not      walk
  *   3. give away the room beside waiters                     settle
  *
+ * Some commands are about many jobs, such as all whose leases have run out.  These are decided one after the other before
+ * any room is given away, so the next of them may come where settle could (`next_of_a_batch`).
+ *
  * All events of a command become durable together, so a crash leaves a quiet state.
  */
 open shard_events
@@ -153,8 +156,15 @@ pred settle[j: Job] {
   grant[j]
 }
 
+pred next_of_a_batch {
+  no Undecided and no place.Gate
+  (some j: Job | enqueue[j] or wake_due[j] or lease_tasks[j] or delete[j] or drop_holders[j])
+    or (some j: Job, c: Chain | end_attempt[j, c])
+    or (some j: Job, s: Status | reimport[j, s])
+}
+
 pred go_on {
-  some j: Job | decide_rest[j] or walk[j] or settle[j]
+  next_of_a_batch or some j: Job | decide_rest[j] or walk[j] or settle[j]
 }
 
 pred step { begin or go_on }

@@ -3,7 +3,12 @@ module shard_events
  * Events, each with its folds: which rows it changes.  The names are those of silo/events/catalogue.py.
  *
  * An event says nothing of when it may happen; that is for commands to decide (shard_commands.als).
- * LeaseExpired, LeaseRenewed and the like change none of the rows that are modelled.
+ *
+ * Of the other events some change none of the rows that are modelled:
+ *   LeaseExpired, LeaseRenewed, RefreshScheduled, RefreshLeased, RefreshRenewed, RefreshFailed, RefreshExpired,
+ *   LimitCreated (a queue has its maximum from the beginning here), AttemptImported, ShardCreated;
+ * JobImported is JobEnqueued followed by what JobReimported does; and rate limits are left out:
+ *   RateCheckDue, RateChecked, RateWaited, BucketWaited, BucketForgotten.
  */
 open shard_rows
 
@@ -163,7 +168,7 @@ pred task_leased[j: Job] {
   Requested' = Requested and floating' = floating
 }
 
--- AttemptSucceeded with Succeeded; AttemptFailed and AttemptCancelled leave the job Running until the next event.
+-- AttemptSucceeded, with Succeeded; AttemptFailed and AttemptCancelled leave the job Running until the next event.
 pred attempt_ended[j: Job, s: Status] {
   let c = j.chain {
     status' = status ++ j -> s

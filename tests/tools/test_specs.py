@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from silo.events.catalogue import EVENTS
 from tools.specs.alloy import SPECS, AlloyError, commands_of, is_satisfiable, why_not_here
 from tools.specs.mutants import read_mutants
 
@@ -64,6 +66,17 @@ def test_every_invariant_has_a_mutant_that_its_check_catches() -> None:
     }
 
     assert sorted(checks - caught) == []
+
+
+def test_every_event_is_modelled_or_said_to_be_left_out() -> None:
+    text = (SPECS / "shard_events.als").read_text(encoding="utf-8")
+    modelled = {
+        "".join(map(str.capitalize, name.split("_")))
+        for name in re.findall(r"^pred (\w+)", text, re.MULTILINE)
+    }
+    mentioned = modelled | set(re.findall(r"\b(?:[A-Z][a-z]+){2,}\b", text))
+
+    assert sorted({kind.__name__ for kind in EVENTS} - mentioned) == []
 
 
 def test_without_java_it_says_so_and_how_to_get_it(tmp_path: Path) -> None:

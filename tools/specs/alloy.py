@@ -23,6 +23,9 @@ JAR = BUILD / "org.alloytools.alloy.dist-6.2.0.jar"
 JAR_SHA256 = "6037cbeee0e8423c1c468447ed10f5fcf2f2743a2ffc39cb1c81f2905c0fdb9d"
 MAVEN_COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy"
 
+JAVA_OPTIONS = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+"""Most commands are over before the better compiler would have paid for itself: all of them together take a quarter less."""
+
 FETCH_WITHIN_S = 300
 COMMAND_WITHIN_S = 300
 
@@ -101,7 +104,7 @@ def is_satisfiable(command: Command, folder: Path) -> bool:
     Raises AlloyError if it gives no answer, such as for a model with a mistake in its syntax.
     """
     call = [
-        *("java", "-jar", str(JAR), "exec", "--force", "--command", command.name),
+        *("java", *JAVA_OPTIONS, "-jar", str(JAR), "exec", "--force", "--command", command.name),
         *("--type", "text", "--output", str(folder), str(command.model)),
     ]
     said = _call(call, COMMAND_WITHIN_S)
