@@ -13,6 +13,8 @@
         Unauthenticated        the call carries no valid token
         Denied                 the server's configuration forbids the call
         NotSupported           the server knows the call and does not offer it
+        Exhausted              a statement asks for more than the server's bounds allow
+      TimedOut               a statement took longer than the server lets one take
       Unavailable            try again, perhaps elsewhere; nothing says that the work was lost
         ShardNotReady          the shard is opening, moving or being replayed
         Busy                   more work is waiting for durability than the server admits
@@ -107,6 +109,14 @@ class Denied(Refused):
 
 class NotSupported(Refused):
     """The server knows the call and does not offer it."""
+
+
+class Exhausted(Refused):
+    """A statement asks for more than the server's bounds allow: too many at once, or too large a result."""
+
+
+class TimedOut(SiloError):
+    """A statement took longer than the server lets one take."""
 
 
 class Unavailable(SiloError):

@@ -81,24 +81,24 @@ class Server:
     dev_mode: bool = setting(False, "Allows `ResetShards`, which wipes data. For development only.")
     statement_timeout_ms: int = setting(
         5_000,
-        f"{NO_EFFECT} Time that one SQL statement may take; 0 is no limit.",
+        "Time that one SQL statement may take; 0 is no limit.",
         unit="ms",
         check=at_least(0),
     )
     max_result_bytes: int = setting(
         64 * MIB,
-        f"{NO_EFFECT} Size of the answer to one `Query`; 0 is no limit.",
+        "Size of the answer to one `Query`; 0 is no limit.",
         unit="bytes",
         check=at_least(0),
     )
     max_concurrent_statements: int = setting(
         8,
-        f"{NO_EFFECT} SQL statements that run at the same time in one shard; 0 is no limit.",
+        "SQL statements that run at the same time in one shard; 0 is no limit.",
         check=at_least(0),
     )
     slow_query_log_ms: int = setting(
         1_000,
-        f"{NO_EFFECT} SQL statements that take longer are logged; 0 logs none.",
+        "SQL statements that take longer are logged; 0 logs none.",
         unit="ms",
         check=at_least(0),
     )

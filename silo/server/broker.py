@@ -25,6 +25,7 @@ from silo.server.cluster_info import Cluster
 from silo.server.from_settings import data_place, shard_options
 from silo.server.inspection import SERVICE as INSPECTION
 from silo.server.inspection import Inspection
+from silo.server.query_calls import Statements
 from silo.server.service import SERVICE, Silo, handlers
 from silo.server.shards import OpenShard, Shards
 from silo.settings import Settings
@@ -102,7 +103,10 @@ class Broker:
             chance=self._outside.chance,
         )
         self._service = Silo(
-            self.shards, cluster, reset_shard=self._reset if self._settings.server.dev_mode else None
+            self.shards,
+            cluster,
+            Statements(self._settings.server),
+            reset_shard=self._reset if self._settings.server.dev_mode else None,
         )
 
     async def _open_shard(self, mapped: MappedShard, room: asyncio.Semaphore) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from silo.domain.ids import parse_shard_id
-from silo.errors import CallFailed, Denied, Invalid, NotFound, NotSupported, SiloError, WrongState
+from silo.errors import CallFailed, Denied, Invalid, NotFound, SiloError, WrongState
 from silo.pb import silo_pb2 as pb
 from silo.projections.counters import NOTHING, CountRow
 from silo.server import cpu_profile
@@ -19,7 +19,6 @@ from silo.shard.reading import get_counts
 CLEANUP_STATUS = "CompactionDone"
 """What a shard says of itself that no split has left anything in."""
 
-NO_SQL = "SQL queries are not supported by this release yet"
 NOT_WITH_THIS_BACKEND = "not supported by this backend"
 
 
@@ -173,16 +172,6 @@ class OperatorCalls:
         )
 
     # --- what goes on inside ---------------------------------------------------------------------------------------------
-
-    async def Query(self, request: pb.QueryRequest, context: Context) -> pb.QueryResponse:
-        self.shards.resolve(request.shard)
-        raise NotSupported(NO_SQL)
-
-    def QueryArrow(
-        self, request: pb.QueryArrowRequest, context: Context
-    ) -> AsyncIterator[pb.ArrowIpcMessage]:
-        self.shards.resolve(request.shard)
-        raise NotSupported(NO_SQL)
 
     async def CpuProfile(self, request: pb.CpuProfileRequest, context: Context) -> pb.CpuProfileResponse:
         seconds, frequency = cpu_profile.within_bounds(request.duration_seconds, request.frequency)

@@ -1,9 +1,10 @@
-"""silo.v1: every call, one method each, in three families.
+"""silo.v1: every call, one method each, in four families.
 
     job_calls.py       Enqueue, GetJob, GetJobResult, DeleteJob, CancelJob, DropTenantHolders, RestartJob, ExpediteJob,
                        ImportJobs
     worker_calls.py    LeaseTask, LeaseTasks, ReportOutcome, ReportRefreshOutcome, Heartbeat
-    operator_calls.py  GetClusterInfo, GetNodeInfo, ResetShards, splits, storage, SQL, profiles
+    query_calls.py     Query, QueryArrow
+    operator_calls.py  GetClusterInfo, GetNodeInfo, ResetShards, splits, storage, profiles
 
 A method finds the shard, converts the request, executes a command, and answers.  Errors pass through it; interceptors.py
 names them.
@@ -24,24 +25,27 @@ from silo.server.cluster_info import Cluster
 from silo.server.interceptors import answering, streaming
 from silo.server.job_calls import JobCalls
 from silo.server.operator_calls import OperatorCalls
+from silo.server.query_calls import QueryCalls, Statements
 from silo.server.shards import OpenShard, Shards
 from silo.server.worker_calls import WorkerCalls
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Silo"]
 
 
-class Silo(JobCalls, WorkerCalls, OperatorCalls):
+class Silo(JobCalls, WorkerCalls, QueryCalls, OperatorCalls):
     """The service of one node."""
 
     def __init__(
         self,
         shards: Shards,
         cluster: Cluster,
+        statements: Statements,
         *,
         reset_shard: Callable[[OpenShard], Awaitable[None]] | None,
     ) -> None:
         self.shards = shards
         self.cluster = cluster
+        self.statements = statements
         self.reset_shard = reset_shard
         self.profiling = asyncio.Lock()
 

@@ -295,11 +295,14 @@ def test_an_unknown_shard_is_not_found(ctl):
     against_a_node(story)
 
 
-def test_sql_says_that_the_server_has_none(ctl):
+def test_sql_is_shown_as_a_table_and_a_mistake_in_it_is_named(ctl):
     async def story(node):
-        failed = await beside(ctl, node, "query", node.shard, "SELECT 1")
+        shown = await beside(ctl, node, "query", node.shard, "SELECT 1 AS one, 'x' AS letter")
+        assert [cell.strip() for cell in shown.out.splitlines()[2].split("|")] == ["1", "x"]
+        assert shown.out.rstrip().endswith("1 row(s) returned")
+        failed = await beside(ctl, node, "query", node.shard, "SELECT nosuch FROM jobs")
         assert failed.code == 1
-        assert failed.err.startswith("Error: status: Unimplemented")
+        assert "SQL error: Schema error: No field named nosuch" in failed.err
 
     against_a_node(story)
 

@@ -109,6 +109,20 @@ class Silo:
     def call(self, rpc: str, **fields: Any) -> Any:
         return self.send(rpc, self.request(rpc, **fields))
 
+    def at_once_or_refused(self, rpc: str, *requests: dict[str, Any]) -> list[Any]:
+        """The same, with a `Refusal` in the place of each call that was refused."""
+
+        async def one(fields: dict[str, Any]) -> Any:
+            try:
+                return await self._send(rpc, self.request(rpc, **fields), ())
+            except grpc.aio.AioRpcError as error:
+                return Refusal(error.code(), error.details() or "")
+
+        async def all_of_them() -> list[Any]:
+            return await asyncio.gather(*map(one, requests))
+
+        return list(self.nodes.run(all_of_them()))
+
     def at_once(self, rpc: str, *requests: dict[str, Any]) -> list[Any]:
         """The replies to many calls that are under way together."""
 

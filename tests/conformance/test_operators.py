@@ -17,7 +17,6 @@ from tests.conformance.client import NIL, data
 INVALID = StatusCode.INVALID_ARGUMENT
 INTERNAL = StatusCode.INTERNAL
 WRONG_STATE = StatusCode.FAILED_PRECONDITION
-UNIMPLEMENTED = StatusCode.UNIMPLEMENTED
 
 
 # --- GetClusterInfo and GetNodeInfo ----------------------------------------------------------------------------------
@@ -249,11 +248,3 @@ def test_profiles_are_made_one_after_the_other(silo):
 def test_there_are_no_heap_profiles(silo):
     text = "heap profiling is not enabled in the allocator"
     assert silo.refusal("HeapProfile", duration_seconds=1) == (WRONG_STATE, text)
-
-
-# --- what this release does not offer --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("rpc", ["Query", "QueryArrow"])
-def test_there_is_no_sql_yet(silo, rpc):
-    assert silo.refusal(rpc, sql="SELECT 1").code is UNIMPLEMENTED

@@ -1,0 +1,152 @@
+"""What a statement shows of the past is what was there."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from silo.errors import Exhausted, Invalid
+from silo.projections.jobs import JOBS
+from silo.query import as_of
+from silo.query.as_of import Moment, moment_of, state_at
+from silo.query.statement import plan
+from silo.shard.checkpoint import Note
+from silo.shard.replay import replay
+from silo.shard.rows import Rows
+from silo.storage.memory import MemoryDatabase
+from silo.storage.stores import StoreSpec
+from tests.builders import NOW
+from tests.query.test_strategies import live
+from tests.serving import Clock, opens_slate, run, serving
+
+STATE_TABLES = ("jobs", "tasks", "queues", "tenant_counts", "queue_counts", "attempts", "leases")
+
+
+def a_history(chance: random.Random) -> list[Any]:
+    """Steps as in test_strategies.py."""
+    steps: list[Any] = []
+    for _ in range(120):
+        tenant, number = chance.choice("ab"), chance.randrange(5)
+        steps.append(
+            chance.choice(
+                [
+                    ("enqueue", tenant, number, "mail"),
+                    ("enqueue", tenant, number, "x"),
+                    ("lease", 2),
+                    ("cancel", tenant, number),
+                    ("delete", tenant, number),
+                    ("checkpoint",),
+                ]
+            )
+        )
+    return steps
+
+
+async def answered(shard: Any, sql: str) -> list[str]:
+    async with (await plan(sql, [])).running(shard) as batches:
+        return sorted([repr(row) async for batch in batches for row in batch.to_pylist()])
+
+
+def test_a_hundred_moments_of_the_past_are_what_a_replay_that_stops_there_gives():
+    async def main() -> None:
+        chance, clock = random.Random(7), Clock()
+        async with serving(opens_slate(StoreSpec.in_memory()), clock=clock) as shard:
+            for step in a_history(chance):
+                clock.now_ms += chance.randrange(3_000)
+                await live(shard, [step], chance)
+            newest = shard.log.next_seq - 1
+            times = {
+                seq: event.time_ms
+                async for events in shard.log.read(1)
+                for event in events
+                for seq in [event.seq]
+            }
+            for _ in range(100):
+                at_ms = chance.randrange(NOW - 10, clock.now_ms + 10)
+                last = max((seq for seq, time_ms in times.items() if time_ms <= at_ms), default=0)
+                by_instant = await state_at(shard, Moment(time_ms=at_ms))
+                by_event = await state_at(shard, Moment(seq=last))
+                expected = Rows()
+                await replay(
+                    shard.database, expected, MemoryDatabase(), after=Note(0, 0), upto=last, rows_max=10**9
+                )
+                for table, rows in by_instant.changed.items():
+                    assert rows == dict(expected.changed(table)) == by_event.changed[table], (at_ms, table)
+                assert by_instant.seq == by_event.seq == last
+            assert newest > 60
+
+    run(main())
+
+
+def test_each_table_of_now_is_its_table_of_the_newest_event():
+    async def main() -> None:
+        chance, clock = random.Random(3), Clock()
+        async with serving(opens_slate(StoreSpec.in_memory()), clock=clock) as shard:
+            for step in a_history(chance):
+                await live(shard, [step], chance)
+            newest = shard.log.next_seq - 1
+            for table in STATE_TABLES:
+                now = await answered(shard, f"SELECT * FROM {table}")
+                assert now == await answered(shard, f"SELECT * FROM {table}_at({newest})")
+                assert (
+                    now == await answered(shard, f"SELECT * FROM {table}_at('2100-01-01')") or table == "jobs"
+                )
+                assert await answered(shard, f"SELECT * FROM {table}_at(0)") == []
+            counted = (
+                f"SELECT status_kind, count(*) FROM jobs_at({newest}) WHERE tenant = 'a' GROUP BY status_kind"
+            )
+            assert await answered(shard, counted)
+            joined = "SELECT count(*) n FROM jobs j JOIN jobs_at(2) b ON j.id = b.id JOIN jobs_at(9) c ON j.id = c.id"
+            assert len(await answered(shard, joined)) == 1
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("value", "moment"),
+    [
+        ("2026-11-03 14:05", Moment(time_ms=1_793_714_700_000)),
+        ("2026-11-03T14:05:00.250", Moment(time_ms=1_793_714_700_250)),
+        ("2026-11-03 15:05+01:00", Moment(time_ms=1_793_714_700_000)),
+        (17, Moment(seq=17)),
+    ],
+)
+def test_a_moment_is_an_instant_or_an_event(value, moment):
+    assert moment_of(value) == moment
+
+
+@pytest.mark.parametrize("value", ["yesterday", "", None, True, 1.5])
+def test_what_is_no_moment_is_refused_with_a_way_to_say_one(value):
+    with pytest.raises(Invalid, match="2026-11-03"):
+        moment_of(value)
+
+
+@pytest.mark.parametrize(
+    ("sql", "details"),
+    [
+        ("SELECT * FROM jobs_at()", "jobs_at wants one argument"),
+        ("SELECT * FROM jobs_at('yesterday')", "'yesterday' is no instant"),
+        ("SELECT * FROM jobs_at(nosuch)", "must be written out"),
+        ("SELECT * FROM events_at(3)", "table function 'events_at' not found"),
+    ],
+)
+def test_a_mistake_in_asking_for_the_past_is_named(sql, details):
+    with pytest.raises(Invalid, match=details):
+        run(plan(sql, []))
+
+
+def test_a_moment_that_too_many_events_lead_to_is_refused(monkeypatch):
+    monkeypatch.setattr(as_of, "EVENTS_MAX", 4)
+
+    async def main() -> None:
+        async with serving(opens_slate(StoreSpec.in_memory())) as shard:
+            await live(shard, [("enqueue", "a", number, "x") for number in range(4)], random.Random(1))
+            assert (await state_at(shard, Moment(seq=4))).changed[JOBS]
+            with pytest.raises(
+                Exhausted, match="5 events lead to that moment, and a statement folds 4 at most"
+            ):
+                await state_at(shard, Moment(seq=5))
+
+    run(main())
