@@ -51,6 +51,7 @@ pred conserved {
   all c: live | one c.place
   Timers = place.Timer
   ReadyQueue = place.Ready
+  Checks = place.Checking
   Leases = place.Leased
   all q: Queue | q.waiters = { c: place.Waiting | c.gate.queue = q }
 }
@@ -60,7 +61,9 @@ pred gates_in_order {
   all j: Job, c: j.chain {
     c.gate in limits[j]
     c.held in passed[j, c.gate].queue
-    c.place in Gate + Waiting implies some c.gate
+    c.place in Gate + Waiting + Checking implies some c.gate
+    c.place in Waiting implies some c.gate.queue
+    c.place in Checking implies no c.gate.queue
   }
 }
 
@@ -172,6 +175,12 @@ assert SILO_SLOT_5 {
     c not in live' or some j: Job | j.chain = c and drop_holders[j]
 }
 
+-- SILO-RATE-1: a chain passes a rate limit only by an answer to what was asked for it there; any other answer changes nothing.
+assert SILO_RATE_1 {
+  consistent and step implies all j: Job, c: j.chain & j.chain' | c.gate' != c.gate and no c.gate.queue implies
+    (c in Checks and take_reply[j, c, c.gate]) or (c.place = Gate and walk[j])
+}
+
 assert SILO_READY_1 { consistent and step implies after ready_means_runnable }
 
 -- SILO-LEASE-1: a chain is leased only from the ready queue, which it leaves in the same event, and only once.
@@ -209,6 +218,7 @@ check SILO_SLOT_2 for 3 but 4 Chain, 4 Limit, 4 Int, 2 steps expect 0
 check SILO_SLOT_3 for 3 but 4 Chain, 4 Limit, 4 Int, 2 steps expect 0
 check SILO_SLOT_4 for 3 but 4 Chain, 4 Limit, 4 Int, 2 steps expect 0
 check SILO_SLOT_5 for 3 but 4 Chain, 4 Limit, 4 Int, 2 steps expect 0
+check SILO_RATE_1 for 3 but 4 Chain, 4 Limit, 4 Int, 2 steps expect 0
 check SILO_READY_1 for 3 but 4 Chain, 4 Limit, 4 Int, 2 steps expect 0
 check SILO_LEASE_1 for 3 but 4 Chain, 4 Limit, 4 Int, 2 steps expect 0
 check SILO_LEASE_2 for 3 but 4 Chain, 4 Limit, 4 Int, 2 steps expect 0

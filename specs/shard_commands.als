@@ -39,7 +39,7 @@ pred restart[j: Job] {
 
 pred expedite[j: Job] {
   is[j, Scheduled] and j not in Requested
-  j.chain.place = Timer
+  some j.chain.place & (Timer + Checking)
   chain_due[j]
   no Undecided'
 }
@@ -91,6 +91,17 @@ pred drop_holders[j: Job] {
   no Undecided'
 }
 
+-- A rate limiter has answered what was asked for the chain `c` at `l`, or its bucket has: yes, no, or no for the last time.
+pred take_reply[j: Job, c: Chain, l: Limit] {
+  c = j.chain and c in Checks and c.gate = l
+  answered[j]
+}
+
+pred answered[j: Job] {
+  rate_allowed[j] or rate_waited[j] or job_ended[j, Failed]
+  no Undecided'
+}
+
 pred refresh[q: Queue, n: Int] {
   n >= 0
   refresh_succeeded[q, n]
@@ -103,6 +114,7 @@ pred begin {
       or delete[j] or drop_holders[j])
     or (some j: Job, c: Chain | lease_task[j, c] or end_attempt[j, c])
     or (some j: Job, s: Status | reimport[j, s])
+    or (some j: Job, c: Chain, l: Limit | take_reply[j, c, l])
     or (some q: Queue, n: Int | refresh[q, n])
 }
 
@@ -142,10 +154,14 @@ pred grant[j: Job] {
   no Undecided'
 }
 
--- ask_for_slot: in, if there is room and nobody else is to be let in before it.
 pred walk[j: Job] {
   no Undecided
   j.chain.place = Gate
+  some j.chain.gate.queue => ask_for_slot[j] else answered[j]
+}
+
+-- In, if there is room and nobody else is to be let in before it.
+pred ask_for_slot[j: Job] {
   let l = j.chain.gate |
     has_room[l] and not unsettled[l.queue] implies grant[j] else (slot_waited[j] and no Undecided')
 }
@@ -161,6 +177,7 @@ pred next_of_a_batch {
   (some j: Job | enqueue[j] or wake_due[j] or lease_tasks[j] or delete[j] or drop_holders[j])
     or (some j: Job, c: Chain | end_attempt[j, c])
     or (some j: Job, s: Status | reimport[j, s])
+    or (some j: Job, c: Chain, l: Limit | take_reply[j, c, l])
 }
 
 pred go_on {

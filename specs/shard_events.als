@@ -6,9 +6,9 @@ module shard_events
  *
  * Of the other events some change none of the rows that are modelled:
  *   LeaseExpired, LeaseRenewed, RefreshScheduled, RefreshLeased, RefreshRenewed, RefreshFailed, RefreshExpired,
- *   LimitCreated (a queue has its maximum from the beginning here), AttemptImported, ShardCreated;
- * JobImported is JobEnqueued followed by what JobReimported does; and rate limits are left out:
- *   RateCheckDue, RateChecked, RateWaited, BucketWaited, BucketForgotten.
+ *   LimitCreated (a queue has its maximum from the beginning here), AttemptImported, ShardCreated,
+ *   BucketWaited, BucketForgotten;
+ * and JobImported is JobEnqueued followed by what JobReimported does.
  */
 open shard_rows
 
@@ -18,6 +18,7 @@ open shard_rows
 pred chains_over[over: set Chain] {
   Timers' = Timers - over
   ReadyQueue' = ReadyQueue - over
+  Checks' = Checks - over
   released[over]
 }
 
@@ -33,7 +34,7 @@ pred chain_rows_gone[over: set Chain] {
   held' = held - over -> Queue
 }
 
-pred same_tasks { Timers' = Timers and ReadyQueue' = ReadyQueue }
+pred same_tasks { Timers' = Timers and ReadyQueue' = ReadyQueue and Checks' = Checks }
 pred same_queues { holders' = holders and waiters' = waiters }
 pred same_chains { place' = place and gate' = gate and held' = held and Started' = Started and chain' = chain }
 
@@ -106,16 +107,18 @@ pred chain_started[j: Job, c: Chain, l: set Limit, p: Place] {
     held' = held - old -> Queue
     Timers' = Timers - old + (p = Timer => c else none)
     ReadyQueue' = ReadyQueue - old + (p = Ready => c else none)
+    Checks' = Checks - old
     released[old]
   }
   Started' = Started + c
   Requested' = Requested and Leases' = Leases and floating' = floating
 }
 
--- ChainDue and JobExpedited.
+-- ChainDue and JobExpedited: it need not wait for its time any longer, nor for the next check of a rate limit.
 pred chain_due[j: Job] {
   goes_on[j.chain, j.chain.gate]
   Timers' = Timers - j.chain
+  Checks' = Checks - j.chain
   held' = held and Started' = Started and chain' = chain and status' = status
   same_queues
   Requested' = Requested and Leases' = Leases and floating' = floating
@@ -128,7 +131,7 @@ pred slot_granted[j: Job] {
     holders' = holders + l.queue -> c
     waiters' = waiters - Queue -> c
   }
-  Timers' = Timers
+  Timers' = Timers and Checks' = Checks
   Started' = Started and chain' = chain and status' = status
   Requested' = Requested and Leases' = Leases and floating' = floating
 }
@@ -141,6 +144,25 @@ pred slot_waited[j: Job] {
   gate' = gate and held' = held and Started' = Started and chain' = chain and status' = status
   holders' = holders
   same_tasks
+  Requested' = Requested and Leases' = Leases and floating' = floating
+}
+
+-- RateChecked that allows it.
+pred rate_allowed[j: Job] {
+  goes_on[j.chain, next_limit[j, j.chain.gate]]
+  Checks' = Checks - j.chain
+  Timers' = Timers and held' = held and Started' = Started and chain' = chain and status' = status
+  same_queues
+  Requested' = Requested and Leases' = Leases and floating' = floating
+}
+
+-- RateCheckDue, RateWaited, and RateChecked that does not allow it now.
+pred rate_waited[j: Job] {
+  place' = place ++ j.chain -> Checking
+  Checks' = Checks + j.chain
+  Timers' = Timers and ReadyQueue' = ReadyQueue
+  gate' = gate and held' = held and Started' = Started and chain' = chain and status' = status
+  same_queues
   Requested' = Requested and Leases' = Leases and floating' = floating
 }
 
@@ -163,7 +185,7 @@ pred task_leased[j: Job] {
     Leases' = Leases + c
   }
   gate' = gate and held' = held and Started' = Started and chain' = chain
-  Timers' = Timers
+  Timers' = Timers and Checks' = Checks
   same_queues
   Requested' = Requested and floating' = floating
 }

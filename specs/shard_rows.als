@@ -6,13 +6,13 @@ module shard_rows
  * row (`held`), and the queue counts it (`holders`).  That these never disagree is what job_shard.als is about, so the
  * model keeps them apart, table by table, just as silo/projections/ does.
  *
- * Left out: payloads, attempts' results, retention, rate limits, refreshes under way, and all times.  What a clock would
- * decide may happen at any moment here.
+ * Left out: payloads, attempts' results, retention, buckets, refreshes under way, and all times.  What a clock or
+ * a rate limiter would decide may happen at any moment here.
  */
 
 enum Status { Scheduled, Running, Succeeded, Failed, Cancelled }
 
-enum Place { Timer, Gate, Waiting, Ready, Leased }
+enum Place { Timer, Gate, Waiting, Checking, Ready, Leased }
 
 -- A concurrency key of one tenant.
 sig Queue {
@@ -21,9 +21,10 @@ sig Queue {
   var waiters: set Chain        -- who stands in one of its lines
 }
 
--- One limit of one job.  With `fixed` it goes by its own maximum, else by the queue's floating one.
+-- One limit of one job.  Without a queue it is a rate limit; with `fixed` it goes by its own maximum, else by the queue's
+-- floating one.
 sig Limit {
-  queue: one Queue,
+  queue: lone Queue,
   fixed: lone Int
 }
 
@@ -43,6 +44,7 @@ sig Job {
 var sig Requested in Job {}     -- a client has asked to cancel it
 var sig Timers in Chain {}      --                              silo/projections/tasks.py
 var sig ReadyQueue in Chain {}
+var sig Checks in Chain {}      -- who waits to be asked for again, or in a bucket's line: silo/projections/rates.py
 var sig Leases in Chain {}      --                              silo/projections/leases.py
 var sig Started in Chain {}     -- every id that was ever used
 
@@ -50,10 +52,10 @@ var sig Started in Chain {}     -- every id that was ever used
 var sig Undecided in Job {}
 
 fact ALimitBelongsToOneJob {
-  all j: Job | some j.second implies some j.first and j.first.queue != j.second.queue
+  all j: Job | some j.second implies some j.first and no j.first.queue & j.second.queue
   all l: Limit | one j: Job | l in j.first + j.second
   all j: Job | no j.first & j.second
-  all l: Limit | some l.fixed implies l.fixed >= 0
+  all l: Limit | some l.fixed implies some l.queue and l.fixed >= 0
 }
 
 fun terminal: set Status { Succeeded + Failed + Cancelled }
@@ -75,7 +77,7 @@ fun passed[j: Job, l: set Limit]: set Limit {
   no l => limits[j] else (l = j.second => j.first else none)
 }
 
-fun maximum[l: Limit]: one Int { some l.fixed => l.fixed else l.queue.floating }
+fun maximum[l: Limit]: lone Int { some l.fixed => l.fixed else l.queue.floating }
 
 pred has_room[l: Limit] { #(l.queue.holders) < maximum[l] }
 
@@ -93,7 +95,7 @@ pred quiet {
 pred init {
   no status and no chain and no Requested and no Started and no Undecided
   no place and no gate and no held
-  no Timers and no ReadyQueue and no Leases
+  no Timers and no ReadyQueue and no Checks and no Leases
   no holders and no waiters
   all q: Queue | q.floating >= 0
 }

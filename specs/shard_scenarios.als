@@ -79,6 +79,21 @@ run AJobHoldsOneSlotAndWaitsForAnother {
   some j: Job | eventually (quiet and j.chain.place = Waiting and some j.chain.held)
 } for 2 but 4 Int, 8 steps expect 1
 
+run AJobHoldsASlotAndWaitsForARate {
+  history
+  some j: Job | eventually (quiet and j.chain in Checks and some j.chain.held and eventually j.chain in Leases)
+} for 2 but 4 Int, 8 steps expect 1
+
+run ARateLimitIsUsedUp {
+  history
+  some j: Job | eventually (quiet and j.chain in Checks and some j.chain.held and eventually is[j, Failed])
+} for 2 but 4 Int, 8 steps expect 1
+
+run AnExpeditedJobIsCheckedAgain {
+  history
+  some j: Job | eventually (quiet and j.chain in Checks and expedite[j] and eventually j.chain in Leases)
+} for 2 but 4 Int, 8 steps expect 1
+
 run ALeasedOneGivesBackWhatItHeld {
   history
   some j: Job, c: Chain | eventually (quiet and some j.chain.held and lease_task[j, c] and eventually c in Leases)

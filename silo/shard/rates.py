@@ -130,6 +130,7 @@ def note_reply(reply: Reply, draft: Draft) -> bool:
     question, limit = reply.question, reply.question.limit
     job = draft.view.get(JOBS, (question.name.tenant, question.name.job_id))
     chain = job.chain if job is not None else None
+    # SILO-RATE-1: an answer counts for the chain, the gate and the try that it was asked for.
     if chain is None or chain.place is not Place.CHECKING or not _is_about(question, chain):
         return False
     exhausted = not reply.allowed and not reply.error and is_exhausted(limit.retry, chain.refused)
