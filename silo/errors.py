@@ -33,6 +33,8 @@ The sentences are part of the wire contract: existing clients match on some of t
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 
 class SiloError(Exception):
     """The root of everything that Silo raises on purpose."""
@@ -44,6 +46,17 @@ def again(error: SiloError) -> SiloError:
     copy.args = error.args
     copy.__dict__.update(error.__dict__)
     return copy
+
+
+def raise_first_of(group: ExceptionGroup[Exception]) -> NoReturn:
+    """Raise the first SiloError of a group of tasks, or the group itself if one of them met a bug.
+
+    Not by `except*`: what is raised there comes out as a group again, up to Python 3.11.3.
+    """
+    for error in group.exceptions:
+        if not isinstance(error, SiloError):
+            raise group
+    raise group.exceptions[0] from None
 
 
 class Refused(SiloError):

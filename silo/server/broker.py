@@ -20,7 +20,7 @@ from silo.broker.rate_checks import CheckRate, run_rate_checks
 from silo.broker.timers import run_timers
 from silo.cluster.shard_map import MappedShard
 from silo.domain.ids import Ids
-from silo.errors import Corrupt, Fenced, SiloError, Unavailable
+from silo.errors import Corrupt, Fenced, SiloError, Unavailable, raise_first_of
 from silo.server.cluster_info import Cluster
 from silo.server.from_settings import data_place, shard_options
 from silo.server.inspection import SERVICE as INSPECTION
@@ -94,8 +94,8 @@ class Broker:
             async with asyncio.TaskGroup() as group:
                 for mapped in cluster.shards.shards:
                     group.create_task(self._open_shard(mapped, room), name=f"open {mapped.id}")
-        except* SiloError as errors:
-            raise errors.exceptions[0] from None
+        except ExceptionGroup as group:
+            raise_first_of(group)
         self.shards = Shards(
             self._opened,
             cluster=cluster,

@@ -226,6 +226,7 @@ class ModelDatabase(_Rows):
         self._failure: SiloError | None = None
         self._queue: deque[_Write] = deque()
         self._more = asyncio.Event()
+        self._moved = asyncio.Event()
         self._writer = disk.store.start(self._write_on(), name="store")
 
     def check(self) -> None:
@@ -284,6 +285,7 @@ class ModelDatabase(_Rows):
             disk.write(write.changes)
         self._see(write)
         self._queue.popleft()
+        self._moved.set()
         if write.fate is _Fate.DONE:
             if not write.done.done():
                 write.done.set_result(None)
@@ -302,6 +304,7 @@ class ModelDatabase(_Rows):
         """Refuse everything from now on, and what is on its way."""
         if self._failure is None:
             self._failure = failure
+        self._moved.set()
         for write in (*also, *self._queue):
             if not write.done.done():
                 write.done.set_exception(again(self._failure))
@@ -334,7 +337,8 @@ class ModelDatabase(_Rows):
 
     async def close(self) -> None:
         while self._queue and self._failure is None:
-            await asyncio.wait([self._queue[-1].done])
+            self._moved.clear()
+            await self._moved.wait()
         await self.abandon()
 
     async def abandon(self) -> None:
