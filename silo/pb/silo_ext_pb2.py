@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from silo.pb import silo_pb2 as silo_dot_pb_dot_silo__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16silo/pb/silo_ext.proto\x12\x0bsilo.ext.v1\x1a\x12silo/pb/silo.proto\"N\n\x11\x45xplainJobRequest\x12\r\n\x05shard\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x13\n\x06tenant\x18\x03 \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_tenant\"\x96\x02\n\x12\x45xplainJobResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\'\n\x08standing\x18\x02 \x01(\x0e\x32\x15.silo.ext.v1.Standing\x12\x10\n\x08since_ms\x18\x03 \x01(\x03\x12\x0f\n\x07summary\x18\x04 \x01(\t\x12\x0c\n\x04next\x18\x05 \x01(\t\x12\x14\n\x07next_ms\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\r\x12 \n\x05gates\x18\x08 \x03(\x0b\x32\x11.silo.ext.v1.Gate\x12\x1f\n\x04line\x18\t \x01(\x0b\x32\x11.silo.ext.v1.Line\x12$\n\x07holders\x18\n \x03(\x0b\x32\x13.silo.ext.v1.HolderB\n\n\x08_next_ms\"\xb9\x02\n\x04Gate\x12\x1d\n\x05limit\x18\x01 \x01(\x0b\x32\x0e.silo.v1.Limit\x12&\n\x05state\x18\x02 \x01(\x0e\x32\x17.silo.ext.v1.Gate.State\x12\x14\n\x07maximum\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x14\n\x07holders\x18\x04 \x01(\rH\x01\x88\x01\x01\x12\x14\n\x07waiters\x18\x05 \x01(\rH\x02\x88\x01\x01\x12\x16\n\tremaining\x18\x06 \x01(\x03H\x03\x88\x01\x01\x12\x15\n\x08reset_ms\x18\x07 \x01(\x03H\x04\x88\x01\x01\":\n\x05State\x12\x0f\n\x0bSTATE_AHEAD\x10\x00\x12\x0e\n\nSTATE_HERE\x10\x01\x12\x10\n\x0cSTATE_PASSED\x10\x02\x42\n\n\x08_maximumB\n\n\x08_holdersB\n\n\x08_waitersB\x0c\n\n_remainingB\x0b\n\t_reset_ms\"F\n\x04Line\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x61head\x18\x02 \x01(\r\x12\x12\n\nmore_ahead\x18\x03 \x01(\x08\x12\r\n\x05\x66irst\x18\x04 \x03(\t\"=\n\x06Holder\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x10\n\x08since_ms\x18\x02 \x01(\x03\x12\x11\n\tworker_id\x18\x03 \x01(\t\"\"\n\x11\x43heckShardRequest\x12\r\n\x05shard\x18\x01 \x01(\t\"V\n\x10\x43heckShardReport\x12\x0c\n\x04jobs\x18\x01 \x01(\x04\x12\x12\n\njobs_total\x18\x02 \x01(\x04\x12\x0c\n\x04\x64one\x18\x03 \x01(\x08\x12\x12\n\nviolations\x18\x04 \x03(\t*\xa5\x01\n\x08Standing\x12\x12\n\x0eSTANDING_ENDED\x10\x00\x12\x1b\n\x17STANDING_WAITS_FOR_TIME\x10\x01\x12\x1b\n\x17STANDING_WAITS_FOR_SLOT\x10\x02\x12!\n\x1dSTANDING_WAITS_FOR_RATE_LIMIT\x10\x03\x12\x12\n\x0eSTANDING_READY\x10\x04\x12\x14\n\x10STANDING_RUNNING\x10\x05\x32\xaa\x01\n\nInspection\x12M\n\nExplainJob\x12\x1e.silo.ext.v1.ExplainJobRequest\x1a\x1f.silo.ext.v1.ExplainJobResponse\x12M\n\nCheckShard\x12\x1e.silo.ext.v1.CheckShardRequest\x1a\x1d.silo.ext.v1.CheckShardReport0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16silo/pb/silo_ext.proto\x12\x0bsilo.ext.v1\x1a\x12silo/pb/silo.proto\"N\n\x11\x45xplainJobRequest\x12\r\n\x05shard\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x13\n\x06tenant\x18\x03 \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_tenant\"\x96\x02\n\x12\x45xplainJobResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\'\n\x08standing\x18\x02 \x01(\x0e\x32\x15.silo.ext.v1.Standing\x12\x10\n\x08since_ms\x18\x03 \x01(\x03\x12\x0f\n\x07summary\x18\x04 \x01(\t\x12\x0c\n\x04next\x18\x05 \x01(\t\x12\x14\n\x07next_ms\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\r\x12 \n\x05gates\x18\x08 \x03(\x0b\x32\x11.silo.ext.v1.Gate\x12\x1f\n\x04line\x18\t \x01(\x0b\x32\x11.silo.ext.v1.Line\x12$\n\x07holders\x18\n \x03(\x0b\x32\x13.silo.ext.v1.HolderB\n\n\x08_next_ms\"\xb9\x02\n\x04Gate\x12\x1d\n\x05limit\x18\x01 \x01(\x0b\x32\x0e.silo.v1.Limit\x12&\n\x05state\x18\x02 \x01(\x0e\x32\x17.silo.ext.v1.Gate.State\x12\x14\n\x07maximum\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x14\n\x07holders\x18\x04 \x01(\rH\x01\x88\x01\x01\x12\x14\n\x07waiters\x18\x05 \x01(\rH\x02\x88\x01\x01\x12\x16\n\tremaining\x18\x06 \x01(\x03H\x03\x88\x01\x01\x12\x15\n\x08reset_ms\x18\x07 \x01(\x03H\x04\x88\x01\x01\":\n\x05State\x12\x0f\n\x0bSTATE_AHEAD\x10\x00\x12\x0e\n\nSTATE_HERE\x10\x01\x12\x10\n\x0cSTATE_PASSED\x10\x02\x42\n\n\x08_maximumB\n\n\x08_holdersB\n\n\x08_waitersB\x0c\n\n_remainingB\x0b\n\t_reset_ms\"F\n\x04Line\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x61head\x18\x02 \x01(\r\x12\x12\n\nmore_ahead\x18\x03 \x01(\x08\x12\r\n\x05\x66irst\x18\x04 \x03(\t\"=\n\x06Holder\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x10\n\x08since_ms\x18\x02 \x01(\x03\x12\x11\n\tworker_id\x18\x03 \x01(\t\"\"\n\x11\x43heckShardRequest\x12\r\n\x05shard\x18\x01 \x01(\t\"V\n\x10\x43heckShardReport\x12\x0c\n\x04jobs\x18\x01 \x01(\x04\x12\x12\n\njobs_total\x18\x02 \x01(\x04\x12\x0c\n\x04\x64one\x18\x03 \x01(\x08\x12\x12\n\nviolations\x18\x04 \x03(\t\"(\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\"K\n\x13\x45nqueueBatchRequest\x12\r\n\x05shard\x18\x01 \x01(\t\x12%\n\x04jobs\x18\x02 \x03(\x0b\x32\x17.silo.v1.EnqueueRequest\"C\n\x14\x45nqueueBatchResponse\x12+\n\x07results\x18\x01 \x03(\x0b\x32\x1a.silo.ext.v1.EnqueueResult\"B\n\rEnqueueResult\x12\n\n\x02id\x18\x01 \x01(\t\x12%\n\x07refusal\x18\x02 \x01(\x0b\x32\x14.silo.ext.v1.Refusal\"V\n\x15ReportOutcomesRequest\x12\r\n\x05shard\x18\x01 \x01(\t\x12.\n\x07reports\x18\x02 \x03(\x0b\x32\x1d.silo.v1.ReportOutcomeRequest\"D\n\x16ReportOutcomesResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.silo.ext.v1.ReportResult\"5\n\x0cReportResult\x12%\n\x07refusal\x18\x01 \x01(\x0b\x32\x14.silo.ext.v1.Refusal\"Q\n\x11HeartbeatsRequest\x12\r\n\x05shard\x18\x01 \x01(\t\x12-\n\nheartbeats\x18\x02 \x03(\x0b\x32\x19.silo.v1.HeartbeatRequest\"C\n\x12HeartbeatsResponse\x12-\n\x07results\x18\x01 \x03(\x0b\x32\x1c.silo.ext.v1.HeartbeatResult\"g\n\x0fHeartbeatResult\x12-\n\theartbeat\x18\x01 \x01(\x0b\x32\x1a.silo.v1.HeartbeatResponse\x12%\n\x07refusal\x18\x02 \x01(\x0b\x32\x14.silo.ext.v1.Refusal*\xa5\x01\n\x08Standing\x12\x12\n\x0eSTANDING_ENDED\x10\x00\x12\x1b\n\x17STANDING_WAITS_FOR_TIME\x10\x01\x12\x1b\n\x17STANDING_WAITS_FOR_SLOT\x10\x02\x12!\n\x1dSTANDING_WAITS_FOR_RATE_LIMIT\x10\x03\x12\x12\n\x0eSTANDING_READY\x10\x04\x12\x14\n\x10STANDING_RUNNING\x10\x05\x32\x88\x02\n\x07\x42\x61tches\x12S\n\x0c\x45nqueueBatch\x12 .silo.ext.v1.EnqueueBatchRequest\x1a!.silo.ext.v1.EnqueueBatchResponse\x12Y\n\x0eReportOutcomes\x12\".silo.ext.v1.ReportOutcomesRequest\x1a#.silo.ext.v1.ReportOutcomesResponse\x12M\n\nHeartbeats\x12\x1e.silo.ext.v1.HeartbeatsRequest\x1a\x1f.silo.ext.v1.HeartbeatsResponse2\xaa\x01\n\nInspection\x12M\n\nExplainJob\x12\x1e.silo.ext.v1.ExplainJobRequest\x1a\x1f.silo.ext.v1.ExplainJobResponse\x12M\n\nCheckShard\x12\x1e.silo.ext.v1.CheckShardRequest\x1a\x1d.silo.ext.v1.CheckShardReport0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'silo.pb.silo_ext_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STANDING']._serialized_start=996
-  _globals['_STANDING']._serialized_end=1161
+  _globals['_STANDING']._serialized_start=1722
+  _globals['_STANDING']._serialized_end=1887
   _globals['_EXPLAINJOBREQUEST']._serialized_start=59
   _globals['_EXPLAINJOBREQUEST']._serialized_end=137
   _globals['_EXPLAINJOBRESPONSE']._serialized_start=140
@@ -50,6 +50,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHECKSHARDREQUEST']._serialized_end=905
   _globals['_CHECKSHARDREPORT']._serialized_start=907
   _globals['_CHECKSHARDREPORT']._serialized_end=993
-  _globals['_INSPECTION']._serialized_start=1164
-  _globals['_INSPECTION']._serialized_end=1334
+  _globals['_REFUSAL']._serialized_start=995
+  _globals['_REFUSAL']._serialized_end=1035
+  _globals['_ENQUEUEBATCHREQUEST']._serialized_start=1037
+  _globals['_ENQUEUEBATCHREQUEST']._serialized_end=1112
+  _globals['_ENQUEUEBATCHRESPONSE']._serialized_start=1114
+  _globals['_ENQUEUEBATCHRESPONSE']._serialized_end=1181
+  _globals['_ENQUEUERESULT']._serialized_start=1183
+  _globals['_ENQUEUERESULT']._serialized_end=1249
+  _globals['_REPORTOUTCOMESREQUEST']._serialized_start=1251
+  _globals['_REPORTOUTCOMESREQUEST']._serialized_end=1337
+  _globals['_REPORTOUTCOMESRESPONSE']._serialized_start=1339
+  _globals['_REPORTOUTCOMESRESPONSE']._serialized_end=1407
+  _globals['_REPORTRESULT']._serialized_start=1409
+  _globals['_REPORTRESULT']._serialized_end=1462
+  _globals['_HEARTBEATSREQUEST']._serialized_start=1464
+  _globals['_HEARTBEATSREQUEST']._serialized_end=1545
+  _globals['_HEARTBEATSRESPONSE']._serialized_start=1547
+  _globals['_HEARTBEATSRESPONSE']._serialized_end=1614
+  _globals['_HEARTBEATRESULT']._serialized_start=1616
+  _globals['_HEARTBEATRESULT']._serialized_end=1719
+  _globals['_BATCHES']._serialized_start=1890
+  _globals['_BATCHES']._serialized_end=2154
+  _globals['_INSPECTION']._serialized_start=2157
+  _globals['_INSPECTION']._serialized_end=2327
 # @@protoc_insertion_point(module_scope)

@@ -122,3 +122,75 @@ class CheckShardReport(_message.Message):
     done: bool
     violations: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, jobs: _Optional[int] = ..., jobs_total: _Optional[int] = ..., done: _Optional[bool] = ..., violations: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Refusal(_message.Message):
+    __slots__ = ("code", "message")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    code: int
+    message: str
+    def __init__(self, code: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
+
+class EnqueueBatchRequest(_message.Message):
+    __slots__ = ("shard", "jobs")
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    JOBS_FIELD_NUMBER: _ClassVar[int]
+    shard: str
+    jobs: _containers.RepeatedCompositeFieldContainer[_silo_pb2.EnqueueRequest]
+    def __init__(self, shard: _Optional[str] = ..., jobs: _Optional[_Iterable[_Union[_silo_pb2.EnqueueRequest, _Mapping]]] = ...) -> None: ...
+
+class EnqueueBatchResponse(_message.Message):
+    __slots__ = ("results",)
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[EnqueueResult]
+    def __init__(self, results: _Optional[_Iterable[_Union[EnqueueResult, _Mapping]]] = ...) -> None: ...
+
+class EnqueueResult(_message.Message):
+    __slots__ = ("id", "refusal")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    refusal: Refusal
+    def __init__(self, id: _Optional[str] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ...) -> None: ...
+
+class ReportOutcomesRequest(_message.Message):
+    __slots__ = ("shard", "reports")
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    REPORTS_FIELD_NUMBER: _ClassVar[int]
+    shard: str
+    reports: _containers.RepeatedCompositeFieldContainer[_silo_pb2.ReportOutcomeRequest]
+    def __init__(self, shard: _Optional[str] = ..., reports: _Optional[_Iterable[_Union[_silo_pb2.ReportOutcomeRequest, _Mapping]]] = ...) -> None: ...
+
+class ReportOutcomesResponse(_message.Message):
+    __slots__ = ("results",)
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[ReportResult]
+    def __init__(self, results: _Optional[_Iterable[_Union[ReportResult, _Mapping]]] = ...) -> None: ...
+
+class ReportResult(_message.Message):
+    __slots__ = ("refusal",)
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    refusal: Refusal
+    def __init__(self, refusal: _Optional[_Union[Refusal, _Mapping]] = ...) -> None: ...
+
+class HeartbeatsRequest(_message.Message):
+    __slots__ = ("shard", "heartbeats")
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEATS_FIELD_NUMBER: _ClassVar[int]
+    shard: str
+    heartbeats: _containers.RepeatedCompositeFieldContainer[_silo_pb2.HeartbeatRequest]
+    def __init__(self, shard: _Optional[str] = ..., heartbeats: _Optional[_Iterable[_Union[_silo_pb2.HeartbeatRequest, _Mapping]]] = ...) -> None: ...
+
+class HeartbeatsResponse(_message.Message):
+    __slots__ = ("results",)
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[HeartbeatResult]
+    def __init__(self, results: _Optional[_Iterable[_Union[HeartbeatResult, _Mapping]]] = ...) -> None: ...
+
+class HeartbeatResult(_message.Message):
+    __slots__ = ("heartbeat", "refusal")
+    HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    heartbeat: _silo_pb2.HeartbeatResponse
+    refusal: Refusal
+    def __init__(self, heartbeat: _Optional[_Union[_silo_pb2.HeartbeatResponse, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ...) -> None: ...

@@ -25,6 +25,167 @@ if _version_not_supported:
     )
 
 
+class BatchesStub:
+    """For clients and workers with much to do.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.EnqueueBatch = channel.unary_unary(
+                '/silo.ext.v1.Batches/EnqueueBatch',
+                request_serializer=silo_dot_pb_dot_silo__ext__pb2.EnqueueBatchRequest.SerializeToString,
+                response_deserializer=silo_dot_pb_dot_silo__ext__pb2.EnqueueBatchResponse.FromString,
+                _registered_method=True)
+        self.ReportOutcomes = channel.unary_unary(
+                '/silo.ext.v1.Batches/ReportOutcomes',
+                request_serializer=silo_dot_pb_dot_silo__ext__pb2.ReportOutcomesRequest.SerializeToString,
+                response_deserializer=silo_dot_pb_dot_silo__ext__pb2.ReportOutcomesResponse.FromString,
+                _registered_method=True)
+        self.Heartbeats = channel.unary_unary(
+                '/silo.ext.v1.Batches/Heartbeats',
+                request_serializer=silo_dot_pb_dot_silo__ext__pb2.HeartbeatsRequest.SerializeToString,
+                response_deserializer=silo_dot_pb_dot_silo__ext__pb2.HeartbeatsResponse.FromString,
+                _registered_method=True)
+
+
+class BatchesServicer:
+    """For clients and workers with much to do.
+    """
+
+    def EnqueueBatch(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportOutcomes(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Heartbeats(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_BatchesServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'EnqueueBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnqueueBatch,
+                    request_deserializer=silo_dot_pb_dot_silo__ext__pb2.EnqueueBatchRequest.FromString,
+                    response_serializer=silo_dot_pb_dot_silo__ext__pb2.EnqueueBatchResponse.SerializeToString,
+            ),
+            'ReportOutcomes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportOutcomes,
+                    request_deserializer=silo_dot_pb_dot_silo__ext__pb2.ReportOutcomesRequest.FromString,
+                    response_serializer=silo_dot_pb_dot_silo__ext__pb2.ReportOutcomesResponse.SerializeToString,
+            ),
+            'Heartbeats': grpc.unary_unary_rpc_method_handler(
+                    servicer.Heartbeats,
+                    request_deserializer=silo_dot_pb_dot_silo__ext__pb2.HeartbeatsRequest.FromString,
+                    response_serializer=silo_dot_pb_dot_silo__ext__pb2.HeartbeatsResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'silo.ext.v1.Batches', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('silo.ext.v1.Batches', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Batches:
+    """For clients and workers with much to do.
+    """
+
+    @staticmethod
+    def EnqueueBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/silo.ext.v1.Batches/EnqueueBatch',
+            silo_dot_pb_dot_silo__ext__pb2.EnqueueBatchRequest.SerializeToString,
+            silo_dot_pb_dot_silo__ext__pb2.EnqueueBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportOutcomes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/silo.ext.v1.Batches/ReportOutcomes',
+            silo_dot_pb_dot_silo__ext__pb2.ReportOutcomesRequest.SerializeToString,
+            silo_dot_pb_dot_silo__ext__pb2.ReportOutcomesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Heartbeats(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/silo.ext.v1.Batches/Heartbeats',
+            silo_dot_pb_dot_silo__ext__pb2.HeartbeatsRequest.SerializeToString,
+            silo_dot_pb_dot_silo__ext__pb2.HeartbeatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
 class InspectionStub:
     """---------------------------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,8 @@ from silo.broker.timers import run_timers
 from silo.cluster.shard_map import MappedShard
 from silo.domain.ids import Ids
 from silo.errors import Corrupt, Fenced, SiloError, Unavailable, raise_first_of
+from silo.server.batch_calls import SERVICE as BATCHES
+from silo.server.batch_calls import Batches
 from silo.server.cluster_info import Cluster
 from silo.server.from_settings import data_place, shard_options
 from silo.server.inspection import SERVICE as INSPECTION
@@ -135,7 +137,12 @@ class Broker:
 
     def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
         """The methods of all services as gRPC wants them.  To be asked for when `open` has returned."""
-        return handlers(SERVICE, self._service), handlers(INSPECTION, Inspection(self._service.shards))
+        shards = self._service.shards
+        return (
+            handlers(SERVICE, self._service),
+            handlers(BATCHES, Batches(shards)),
+            handlers(INSPECTION, Inspection(shards)),
+        )
 
     # --- running ---------------------------------------------------------------------------------------------------------
 

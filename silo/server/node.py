@@ -22,6 +22,7 @@ from silo.domain.limits import RateLimit
 from silo.errors import ConfigError, Fenced, SiloError
 from silo.ratelimit.gubernator import GubernatorAnswer, Limiter
 from silo.server import cluster_info
+from silo.server.batch_calls import SERVICE as BATCHES
 from silo.server.broker import Broker, Outside
 from silo.server.cluster_info import SingleNode
 from silo.server.from_settings import data_place, durability, grpc_options, store_spec
@@ -40,7 +41,7 @@ logger = logging.getLogger(__name__)
 DRAIN_S = 5.0
 TURN_AWAY_S = 0.1
 
-SERVICES = (SERVICE.full_name, INSPECTION.full_name)
+SERVICES = (SERVICE.full_name, BATCHES.full_name, INSPECTION.full_name)
 
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - to warn of it
 
