@@ -33,8 +33,6 @@ The sentences are part of the wire contract: existing clients match on some of t
 
 from __future__ import annotations
 
-from typing import NoReturn
-
 
 class SiloError(Exception):
     """The root of everything that Silo raises on purpose."""
@@ -48,15 +46,14 @@ def again(error: SiloError) -> SiloError:
     return copy
 
 
-def raise_first_of(group: ExceptionGroup[Exception]) -> NoReturn:
-    """Raise the first SiloError of a group of tasks, or the group itself if one of them met a bug.
+def first_of(group: ExceptionGroup[Exception]) -> Exception:
+    """What to raise for a group of tasks that failed: the first SiloError, or the group itself if one of them met a bug.
 
-    Not by `except*`: what is raised there comes out as a group again, up to Python 3.11.3.
+    Not for `except*`: what is raised there comes out as a group again, up to Python 3.11.3.
     """
-    for error in group.exceptions:
-        if not isinstance(error, SiloError):
-            raise group
-    raise group.exceptions[0] from None
+    if all(isinstance(error, SiloError) for error in group.exceptions):
+        return group.exceptions[0]
+    return group
 
 
 class Refused(SiloError):

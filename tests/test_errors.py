@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from silo.errors import Fenced, StoreFailed, raise_first_of
+from silo.errors import Fenced, StoreFailed, first_of
 
 
 async def together(*errors: Exception) -> None:
@@ -16,7 +16,7 @@ async def together(*errors: Exception) -> None:
             for error in errors:
                 group.create_task(fail(error))
     except ExceptionGroup as failed:
-        raise_first_of(failed)
+        raise first_of(failed) from None
 
 
 def test_of_what_went_wrong_together_the_first_error_is_raised_by_itself():

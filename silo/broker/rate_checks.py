@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import NoReturn, Protocol
 
 from silo.domain.limits import RateLimit
-from silo.errors import LimiterFailed, Unavailable, raise_first_of
+from silo.errors import LimiterFailed, Unavailable, first_of
 from silo.shard.gates import take_reply
 from silo.shard.rates import Question, Reply
 from silo.shard.shard import Shard
@@ -53,7 +53,7 @@ async def run_rate_checks(shard: Shard, *, check: CheckRate) -> None:
             async with asyncio.TaskGroup() as group:
                 await _ask_on(shard, check, decided, group)
     except ExceptionGroup as group:
-        raise_first_of(group)
+        raise first_of(group) from None
 
 
 async def _ask_on(

@@ -20,7 +20,7 @@ class Commands(click.Group):
     """The commands, of which some are imported only when somebody asks for them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), "demo", "job"])
+        return sorted([*super().list_commands(ctx), "demo", "job", "rebuild", "verify"])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name == "demo":
@@ -31,6 +31,10 @@ class Commands(click.Group):
             from silo.cli.job import job
 
             return job
+        if cmd_name in ("rebuild", "verify"):
+            from silo.cli import rows
+
+            return rows.verify if cmd_name == "verify" else rows.rebuild
         return super().get_command(ctx, cmd_name)
 
 
@@ -46,6 +50,7 @@ def cli() -> None:
       silo serve -c silo.toml           as the file says; see docs/configuration.md
       siloctl cluster info              what that server has
       silo job explain JOB              why a job is not running
+      silo verify                       whether what is stored is what the log gives
     """
 
 
@@ -66,7 +71,7 @@ def serve(config: str | None, data: str | None, grpc_addr: str | None) -> None:
       silo serve -c silo.toml
     """
     loaded = load(config, os.environ)
-    settings = _overruled(loaded.settings, data=data, grpc_addr=grpc_addr)
+    settings = overruled(loaded.settings, data=data, grpc_addr=grpc_addr)
 
     import logging
 
@@ -92,7 +97,7 @@ def serve(config: str | None, data: str | None, grpc_addr: str | None) -> None:
     process.leave(code)
 
 
-def _overruled(settings: Settings, *, data: str | None, grpc_addr: str | None) -> Settings:
+def overruled(settings: Settings, *, data: str | None, grpc_addr: str | None) -> Settings:
     """The settings with what the flags say laid over them.  Raises ConfigError."""
     if data is not None:
         if "://" in data or has_placeholder(data):

@@ -20,7 +20,7 @@ from silo.broker.rate_checks import CheckRate, run_rate_checks
 from silo.broker.timers import run_timers
 from silo.cluster.shard_map import MappedShard
 from silo.domain.ids import Ids
-from silo.errors import Corrupt, Fenced, SiloError, Unavailable, raise_first_of
+from silo.errors import Corrupt, Fenced, SiloError, Unavailable, first_of
 from silo.server.batch_calls import SERVICE as BATCHES
 from silo.server.batch_calls import Batches
 from silo.server.cluster_info import Cluster
@@ -97,7 +97,7 @@ class Broker:
                 for mapped in cluster.shards.shards:
                     group.create_task(self._open_shard(mapped, room), name=f"open {mapped.id}")
         except ExceptionGroup as group:
-            raise_first_of(group)
+            raise first_of(group) from None
         self.shards = Shards(
             self._opened,
             cluster=cluster,

@@ -91,6 +91,12 @@ async def find_rows(db: Database) -> Note:
     logger.warning(
         "the rows are in format %s, not %s: they are made anew from the log", rows_format, ROWS_FORMAT
     )
+    await remove_rows(db)
+    return Note(0, 0)
+
+
+async def remove_rows(db: Database) -> None:
+    """Remove all rows: whoever opens the database next makes them anew from the log."""
     await _write_note(db, _note_bytes(Note(0, 0), "none: being removed"))
     for table in TABLES:
         async for page in read_table(db, table):
@@ -98,7 +104,6 @@ async def find_rows(db: Database) -> Note:
             batch.change([(key, None) for key, _ in page])
             await db.write(batch)
     await _write_note(db, _note_bytes(Note(0, 0), ROWS_FORMAT))
-    return Note(0, 0)
 
 
 async def _write_note(db: Database, note: bytes) -> None:

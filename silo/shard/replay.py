@@ -15,7 +15,7 @@ from silo.events.catalogue import Event
 from silo.events.log import read
 from silo.projections.fold import TABLES, apply
 from silo.projections.view import NotLoaded, Table
-from silo.shard.checkpoint import Note, read_note, write_rows
+from silo.shard.checkpoint import Note, read_note, remove_rows, write_rows
 from silo.shard.disk import key_of, load, read_table
 from silo.shard.rows import Rows
 from silo.storage.database import Database, Reader
@@ -87,6 +87,18 @@ async def rebuild(
     rows = Rows()
     note = await replay(log, rows, target, after=Note(0, 0), upto=upto, progress=progress)
     await write(rows, target, note)
+    return note
+
+
+async def remake(db: Database, *, progress: Callable[[int], None] | None = None) -> Note:
+    """Make all rows of a database anew from its log, in place.  Nobody else may have it open.
+
+    A crash in between leaves a database that whoever opens it makes the rest of.  Returns what the rows stand for.
+    """
+    await remove_rows(db)
+    rows = Rows()
+    note = await replay(db, rows, db, after=Note(0, 0), progress=progress)
+    await write(rows, db, note)
     return note
 
 

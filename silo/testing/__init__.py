@@ -15,6 +15,5 @@ them (`Outside`).
     audit.py      what must hold at the end
     run.py        one seed of one scenario, from its plan to its digest
     shrink.py     the shortest plan that still fails
-    timeline.py   an event log as a person reads it
     scenarios/    a file each
 """

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from silo.events.timeline import timeline
 from silo.projections import concurrency
 from silo.testing.run import History, run
 from silo.testing.scenarios import ALL
 from silo.testing.shrink import chosen, shrink
-from silo.testing.timeline import timeline
 from tests.mutations.bugs import BUGS
 from tools.mutate.copies import ROOT, DoesNotApply, planted
 

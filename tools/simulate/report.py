@@ -12,10 +12,10 @@ from rich.markup import escape
 from rich.progress import Progress, TextColumn
 from rich.table import Table
 
+from silo.events.timeline import timeline
 from silo.testing.run import EPOCH_MS, History
 from silo.testing.scenario import Scenario
 from silo.testing.shrink import shrink as shrunk
-from silo.testing.timeline import timeline
 from tools.simulate.seeds import Outcome
 
 EVENTS_SHOWN_MAX = 80
