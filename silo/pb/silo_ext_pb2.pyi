@@ -194,3 +194,89 @@ class HeartbeatResult(_message.Message):
     heartbeat: _silo_pb2.HeartbeatResponse
     refusal: Refusal
     def __init__(self, heartbeat: _Optional[_Union[_silo_pb2.HeartbeatResponse, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ...) -> None: ...
+
+class Event(_message.Message):
+    __slots__ = ("seq", "time_ms", "type", "actor", "method", "tenant", "job_id", "task_id", "attempt", "queue", "worker_id", "data")
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    seq: int
+    time_ms: int
+    type: str
+    actor: str
+    method: str
+    tenant: str
+    job_id: str
+    task_id: str
+    attempt: int
+    queue: str
+    worker_id: str
+    data: str
+    def __init__(self, seq: _Optional[int] = ..., time_ms: _Optional[int] = ..., type: _Optional[str] = ..., actor: _Optional[str] = ..., method: _Optional[str] = ..., tenant: _Optional[str] = ..., job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., attempt: _Optional[int] = ..., queue: _Optional[str] = ..., worker_id: _Optional[str] = ..., data: _Optional[str] = ...) -> None: ...
+
+class EventFilter(_message.Message):
+    __slots__ = ("tenant", "job_id", "types")
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    TYPES_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    job_id: str
+    types: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, tenant: _Optional[str] = ..., job_id: _Optional[str] = ..., types: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class EventBatch(_message.Message):
+    __slots__ = ("events", "seq")
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    events: _containers.RepeatedCompositeFieldContainer[Event]
+    seq: int
+    def __init__(self, events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., seq: _Optional[int] = ...) -> None: ...
+
+class ReadEventsRequest(_message.Message):
+    __slots__ = ("shard", "from_seq", "to_seq", "filter")
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    FROM_SEQ_FIELD_NUMBER: _ClassVar[int]
+    TO_SEQ_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    shard: str
+    from_seq: int
+    to_seq: int
+    filter: EventFilter
+    def __init__(self, shard: _Optional[str] = ..., from_seq: _Optional[int] = ..., to_seq: _Optional[int] = ..., filter: _Optional[_Union[EventFilter, _Mapping]] = ...) -> None: ...
+
+class SubscribeRequest(_message.Message):
+    __slots__ = ("shard", "from_seq", "filter")
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    FROM_SEQ_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    shard: str
+    from_seq: int
+    filter: EventFilter
+    def __init__(self, shard: _Optional[str] = ..., from_seq: _Optional[int] = ..., filter: _Optional[_Union[EventFilter, _Mapping]] = ...) -> None: ...
+
+class GetJobHistoryRequest(_message.Message):
+    __slots__ = ("shard", "id", "tenant", "most")
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    MOST_FIELD_NUMBER: _ClassVar[int]
+    shard: str
+    id: str
+    tenant: str
+    most: int
+    def __init__(self, shard: _Optional[str] = ..., id: _Optional[str] = ..., tenant: _Optional[str] = ..., most: _Optional[int] = ...) -> None: ...
+
+class GetJobHistoryResponse(_message.Message):
+    __slots__ = ("events",)
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    events: _containers.RepeatedCompositeFieldContainer[Event]
+    def __init__(self, events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ...) -> None: ...

@@ -186,6 +186,170 @@ class Batches:
             _registered_method=True)
 
 
+class HistoryStub:
+    """Reads the log.  Only what is durable is ever shown.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ReadEvents = channel.unary_stream(
+                '/silo.ext.v1.History/ReadEvents',
+                request_serializer=silo_dot_pb_dot_silo__ext__pb2.ReadEventsRequest.SerializeToString,
+                response_deserializer=silo_dot_pb_dot_silo__ext__pb2.EventBatch.FromString,
+                _registered_method=True)
+        self.Subscribe = channel.unary_stream(
+                '/silo.ext.v1.History/Subscribe',
+                request_serializer=silo_dot_pb_dot_silo__ext__pb2.SubscribeRequest.SerializeToString,
+                response_deserializer=silo_dot_pb_dot_silo__ext__pb2.EventBatch.FromString,
+                _registered_method=True)
+        self.GetJobHistory = channel.unary_unary(
+                '/silo.ext.v1.History/GetJobHistory',
+                request_serializer=silo_dot_pb_dot_silo__ext__pb2.GetJobHistoryRequest.SerializeToString,
+                response_deserializer=silo_dot_pb_dot_silo__ext__pb2.GetJobHistoryResponse.FromString,
+                _registered_method=True)
+
+
+class HistoryServicer:
+    """Reads the log.  Only what is durable is ever shown.
+    """
+
+    def ReadEvents(self, request, context):
+        """The events that there are.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Subscribe(self, request, context):
+        """First the events that there are, then those that come, for as long as the caller listens.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetJobHistory(self, request, context):
+        """The life of one job.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_HistoryServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ReadEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadEvents,
+                    request_deserializer=silo_dot_pb_dot_silo__ext__pb2.ReadEventsRequest.FromString,
+                    response_serializer=silo_dot_pb_dot_silo__ext__pb2.EventBatch.SerializeToString,
+            ),
+            'Subscribe': grpc.unary_stream_rpc_method_handler(
+                    servicer.Subscribe,
+                    request_deserializer=silo_dot_pb_dot_silo__ext__pb2.SubscribeRequest.FromString,
+                    response_serializer=silo_dot_pb_dot_silo__ext__pb2.EventBatch.SerializeToString,
+            ),
+            'GetJobHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetJobHistory,
+                    request_deserializer=silo_dot_pb_dot_silo__ext__pb2.GetJobHistoryRequest.FromString,
+                    response_serializer=silo_dot_pb_dot_silo__ext__pb2.GetJobHistoryResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'silo.ext.v1.History', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('silo.ext.v1.History', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class History:
+    """Reads the log.  Only what is durable is ever shown.
+    """
+
+    @staticmethod
+    def ReadEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/silo.ext.v1.History/ReadEvents',
+            silo_dot_pb_dot_silo__ext__pb2.ReadEventsRequest.SerializeToString,
+            silo_dot_pb_dot_silo__ext__pb2.EventBatch.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Subscribe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/silo.ext.v1.History/Subscribe',
+            silo_dot_pb_dot_silo__ext__pb2.SubscribeRequest.SerializeToString,
+            silo_dot_pb_dot_silo__ext__pb2.EventBatch.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetJobHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/silo.ext.v1.History/GetJobHistory',
+            silo_dot_pb_dot_silo__ext__pb2.GetJobHistoryRequest.SerializeToString,
+            silo_dot_pb_dot_silo__ext__pb2.GetJobHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
 class InspectionStub:
     """---------------------------------------------------------------------------------------------------------------------
 

@@ -6,10 +6,9 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import msgpack
-
 from silo.domain.jobs import JobStatus
 from silo.domain.limits import ConcurrencyLimit, FloatingLimit, Limit
+from silo.events.shown import as_json
 from silo.projections.attempt import AttemptRow
 from silo.projections.attempts import ATTEMPTS
 from silo.projections.counters import COUNTS, WHOLE_SHARD
@@ -163,25 +162,6 @@ def status_kind(job: JobRow, now_ms: int) -> str:
 def _long_payloads(snapshot: ShardSnapshot, page: list[tuple[Key, JobRow]]) -> dict[Key, bytes]:
     wanted: list[Key] = [(job.payload_seq,) for _, job in page if job.payload_seq]
     return snapshot.found(PAYLOADS, wanted) if wanted else {}
-
-
-def as_json(packed: bytes) -> str | None:
-    """MessagePack as compact JSON; None if it is none, or says what JSON cannot."""
-    try:
-        return json.dumps(
-            msgpack.unpackb(packed, strict_map_key=False),
-            ensure_ascii=False,
-            separators=(",", ":"),
-            default=_hex,
-        )
-    except (ValueError, TypeError, msgpack.exceptions.UnpackException):
-        return None
-
-
-def _hex(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.hex()
-    return str(value)
 
 
 def limits_as_json(limits: Sequence[Limit]) -> str:

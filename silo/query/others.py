@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
-
-import attrs
 
 from silo.domain.jobs import JobStatus
 from silo.events.catalogue import Event
-from silo.events.packing import packer
+from silo.events.shown import other_fields
 from silo.projections.concurrency import QUEUES
 from silo.projections.counters import COUNTS, WHOLE_SHARD
 from silo.projections.leases import LEASES
-from silo.query.jobs import Columns, Lists, as_json
+from silo.query.jobs import Columns, Lists
 from silo.query.plan import Wanted
 from silo.query.snapshot import ShardSnapshot
-
-STAMP = frozenset({"seq", "time_ms", "actor", "method", "prev"})
-COMMON = frozenset({"tenant", "job_id", "task_id", "attempt", "queue", "worker_id"})
-"""Fields of events that have a column of their own."""
 
 SEQ_MAX = (1 << 63) - 1
 
@@ -94,23 +87,5 @@ def _event(snapshot: ShardSnapshot, event: Event, columns: Columns) -> tuple[Any
         getattr(event, "worker_id", None),
         event.actor,
         event.method,
-        event_as_json(event) if "data" in columns else "",
+        other_fields(event) if "data" in columns else "",
     )
-
-
-def event_as_json(event: Event) -> str:
-    """The fields that have no column of their own.  Bytes are shown as the JSON of their MessagePack, or in hex."""
-    kind = type(event)
-    names = [field.name for field in attrs.fields(kind) if field.init]
-    packed = dict(zip(names, packer(kind)(event), strict=True))
-    told = {name: _shown(value) for name, value in packed.items() if name not in COMMON}
-    return json.dumps(told, ensure_ascii=False, separators=(",", ":"))
-
-
-def _shown(value: Any) -> Any:
-    if isinstance(value, bytes):
-        text = as_json(value)
-        return json.loads(text) if text is not None else value.hex()
-    if isinstance(value, list | tuple):
-        return [_shown(each) for each in value]
-    return value

@@ -25,6 +25,8 @@ from silo.server.batch_calls import SERVICE as BATCHES
 from silo.server.batch_calls import Batches
 from silo.server.cluster_info import Cluster
 from silo.server.from_settings import data_place, shard_options
+from silo.server.history_calls import SERVICE as HISTORY
+from silo.server.history_calls import History
 from silo.server.inspection import SERVICE as INSPECTION
 from silo.server.inspection import Inspection
 from silo.server.query_calls import Statements
@@ -141,6 +143,7 @@ class Broker:
         return (
             handlers(SERVICE, self._service),
             handlers(BATCHES, Batches(shards)),
+            handlers(HISTORY, History(shards)),
             handlers(INSPECTION, Inspection(shards)),
         )
 

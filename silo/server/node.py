@@ -27,6 +27,7 @@ from silo.server.broker import Broker, Outside
 from silo.server.cluster_info import SingleNode
 from silo.server.from_settings import data_place, durability, grpc_options, store_spec
 from silo.server.gubernator_channel import connect_limiter
+from silo.server.history_calls import SERVICE as HISTORY
 from silo.server.inspection import SERVICE as INSPECTION
 from silo.server.interceptors import Auth
 from silo.server.listening import why_not
@@ -41,7 +42,7 @@ logger = logging.getLogger(__name__)
 DRAIN_S = 5.0
 TURN_AWAY_S = 0.1
 
-SERVICES = (SERVICE.full_name, BATCHES.full_name, INSPECTION.full_name)
+SERVICES = (SERVICE.full_name, BATCHES.full_name, HISTORY.full_name, INSPECTION.full_name)
 
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - to warn of it
 

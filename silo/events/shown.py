@@ -1,0 +1,46 @@
+"""Events, and the payloads in them, as JSON: what tools and SQL show."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import attrs
+import msgpack
+
+from silo.events.catalogue import Event
+from silo.events.packing import packer
+
+COMMON = frozenset({"tenant", "job_id", "task_id", "attempt", "queue", "worker_id"})
+"""Fields that are shown by themselves, beside the others."""
+
+
+def as_json(packed: bytes) -> str | None:
+    """MessagePack as compact JSON; None if it is none, or says what JSON cannot."""
+    try:
+        value = msgpack.unpackb(packed, strict_map_key=False)
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_text)
+    except (ValueError, TypeError, msgpack.exceptions.UnpackException):
+        return None
+
+
+def _text(value: Any) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def other_fields(event: Event) -> str:
+    """The fields of an event that are not common ones, as JSON.  Bytes are the JSON of their MessagePack, or in hex."""
+    kind = type(event)
+    names = [field.name for field in attrs.fields(kind) if field.init]
+    packed = dict(zip(names, packer(kind)(event), strict=True))
+    told = {name: _shown(value) for name, value in packed.items() if name not in COMMON}
+    return json.dumps(told, ensure_ascii=False, separators=(",", ":"))
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, bytes):
+        text = as_json(value)
+        return json.loads(text) if text is not None else value.hex()
+    if isinstance(value, list | tuple):
+        return [_shown(each) for each in value]
+    return value
