@@ -20,7 +20,7 @@ class Commands(click.Group):
     """The commands, of which some are imported only when somebody asks for them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), "demo", "job", "rebuild", "verify"])
+        return sorted([*super().list_commands(ctx), "demo", "events", "job", "rebuild", "verify"])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name == "demo":
@@ -31,6 +31,10 @@ class Commands(click.Group):
             from silo.cli.job import job
 
             return job
+        if cmd_name == "events":
+            from silo.cli.events import events
+
+            return events
         if cmd_name in ("rebuild", "verify"):
             from silo.cli import rows
 
@@ -50,6 +54,7 @@ def cli() -> None:
       silo serve -c silo.toml           as the file says; see docs/configuration.md
       siloctl cluster info              what that server has
       silo job explain JOB              why a job is not running
+      silo events tail                  what happens, as it happens
       silo verify                       whether what is stored is what the log gives
     """
 

@@ -8,6 +8,7 @@ decided by a seed, and runs the same broker.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -194,6 +195,13 @@ class Broker:
         """Tell every call that comes from now on to try again: this broker is about to close."""
         if self.shards is not None:
             self.shards.turn_away()
+
+    async def quiet(self, *, within_s: float) -> None:
+        """Wait until no command is under way, for so long at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                for opened in self._opened:
+                    await opened.shard.quiet()
 
     async def close(self) -> None:
         """Let resets finish for at most 5 s, then close the shards.  What was acknowledged is durable already."""

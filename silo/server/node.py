@@ -191,6 +191,9 @@ class Node:
             # Calls that reach gRPC just when it shuts down are CANCELLED, which clients do not try again.  So whoever is
             # calling is first told UNAVAILABLE, which sends him away for a while.
             self.broker.turn_away()
+            await self.broker.quiet(within_s=DRAIN_S)
+            # gRPC closes its connections at once when the last call is answered, and an answer that its caller has not read
+            # by then may be lost with the connection.
             await asyncio.sleep(TURN_AWAY_S)
         await self._server.stop(DRAIN_S)
         await self.broker.close()

@@ -148,6 +148,7 @@ class Shard:
         self._failed = _Failure()
         self._room = asyncio.Event()
         self._commands = 0
+        self._quiet: asyncio.Event | None = None
         self._bytes = 0
         self._life: asyncio.Task[None] | None = None
         self._db: Database | None = None
@@ -220,6 +221,14 @@ class Shard:
         finally:
             self._commands -= 1
             self._bytes -= size
+            if not self._commands and self._quiet is not None:
+                self._quiet.set()
+
+    async def quiet(self) -> None:
+        """Wait until no command is under way."""
+        while self._commands:
+            self._quiet = asyncio.Event()
+            await self._quiet.wait()
 
     def _admit(self) -> Log:
         """The log to append to.  Raises Unavailable or Corrupt if there is none."""

@@ -49,7 +49,9 @@ def test_a_row_that_does_not_exist_is_refused_with_those_that_do():
     said = bench("--only", "in-process,unairy")
 
     assert said.returncode == 2
-    assert "there is no row 'unairy'; there are in-process, unary, backlog" in " ".join(said.stderr.split())
+    assert "there is no row 'unairy'; there are in-process, unary, batch, backlog" in " ".join(
+        said.stderr.split()
+    )
 
 
 def test_help_names_every_row():

@@ -1,0 +1,171 @@
+"""`silo events`: the log of a shard, as it is and as it grows; the life of one job; a copy for other tools."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import IO, Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from silo.cli.ctl.connection import Target, global_flags, pass_target, shard_of_tenant
+from silo.cli.ctl.texts import moment
+from silo.domain.tenants import DEFAULT_TENANT
+from silo.pb import silo_ext_pb2 as ext
+
+HISTORY = ext.DESCRIPTOR.services_by_name["History"]
+OPTIONAL = ("tenant", "job_id", "task_id", "attempt", "queue", "worker_id")
+
+
+@click.group()
+def events() -> None:
+    """Look at what has happened: every event of a shard's log, who caused it, and what came of it."""
+
+
+def _filters(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.option(
+            "--type", "types", metavar="TYPE", multiple=True, help="Only this type; may be given often."
+        ),
+        click.option("--job", "job_id", metavar="ID", help="Only of this job."),
+        click.option("--shard", metavar="ID", help="Of this shard; the default is that of the tenant."),
+    ):
+        command = option(command)
+    return command
+
+
+@events.command("tail")
+@click.option(
+    "--from", "start", metavar="SEQ", type=click.IntRange(1), help="Begin with what has happened, from here."
+)
+@_filters
+@global_flags
+@pass_target
+def tail(
+    target: Target, start: int | None, shard: str | None, job_id: str | None, types: tuple[str, ...]
+) -> None:
+    """Show events as they happen, until Ctrl-C.
+
+    \b
+    Examples:
+      silo events tail
+      silo events tail --from 1 --tenant acme --type AttemptFailed --type JobFailed
+      silo events tail --json | jq .type
+    """
+    node, shard_id = _place(target, shard)
+    request = ext.SubscribeRequest(shard=shard_id, from_seq=start, filter=_filter(target, job_id, types))
+    for batch in node.stream("Subscribe", request, service=HISTORY):
+        for event in batch.events:
+            click.echo(json.dumps(values(event), ensure_ascii=False) if target.json else line(event))
+
+
+@events.command("job")
+@click.argument("job_id")
+@click.option("--most", type=click.IntRange(1), help="Only the newest so many events.")
+@global_flags
+@pass_target
+def job(target: Target, job_id: str, most: int | None) -> None:
+    """Show the life of one job, from its first event.
+
+    \b
+    Example:
+      silo events job report-7 --tenant acme
+    """
+    node, shard_id = _place(target, None)
+    request = ext.GetJobHistoryRequest(shard=shard_id, id=job_id, tenant=target.tenant, most=most or 0)
+    told = node.call("GetJobHistory", request, service=HISTORY).events
+    target.show({"events": [values(event) for event in told]}, "\n".join(map(line, told)))
+
+
+@events.command("export")
+@click.option(
+    "-o",
+    "--output",
+    type=click.File("w", encoding="utf-8"),
+    default="-",
+    help="Write here; the default is standard output.",
+)
+@click.option("--from", "start", metavar="SEQ", type=click.IntRange(1), default=1, help="Begin here.")
+@click.option(
+    "--to", "end", metavar="SEQ", type=click.IntRange(1), help="End with this one; the default is the newest."
+)
+@_filters
+@global_flags
+@pass_target
+def export(
+    target: Target,
+    output: IO[str],
+    start: int,
+    end: int | None,
+    shard: str | None,
+    job_id: str | None,
+    types: tuple[str, ...],
+) -> None:
+    """Write events as JSON, one a line.
+
+    \b
+    Examples:
+      silo events export -o events.jsonl
+      silo events export --from 1000 --to 2000 --type JobEnqueued | gzip > enqueued.jsonl.gz
+    """
+    node, shard_id = _place(target, shard)
+    request = ext.ReadEventsRequest(shard=shard_id, from_seq=start, filter=_filter(target, job_id, types))
+    if end is not None:
+        request.to_seq = end
+    written = 0
+    for batch in _watched(node.stream("ReadEvents", request, service=HISTORY)):
+        for event in batch.events:
+            output.write(json.dumps(values(event), ensure_ascii=False) + "\n")
+            written += 1
+    click.echo(f"{written:,} events", err=True)
+
+
+def _watched(batches: Iterator[Any]) -> Iterator[Any]:
+    """The same, with a sign of life for whoever looks on."""
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("event {task.completed:,}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as progress:
+        task = progress.add_task("", total=None)
+        for batch in batches:
+            progress.update(task, completed=batch.seq)
+            yield batch
+
+
+def _place(target: Target, shard: str | None) -> tuple[Any, str]:
+    """The node that has a shard, and the shard's id."""
+    node = target.connect()
+    shard_id = shard or shard_of_tenant(node.cluster(), target.tenant or DEFAULT_TENANT).shard_id
+    return node.owner_of(shard_id), shard_id
+
+
+def _filter(target: Target, job_id: str | None, types: tuple[str, ...]) -> ext.EventFilter:
+    return ext.EventFilter(tenant=target.tenant, job_id=job_id, types=types)
+
+
+def line(event: ext.Event) -> str:
+    """An event as a person reads it."""
+    about = f"{event.tenant}/{event.job_id}" if event.HasField("job_id") else event.tenant
+    fields = [f"{name}={getattr(event, name)}" for name in OPTIONAL[2:] if event.HasField(name)]
+    data = "" if event.data == "{}" else event.data
+    who = f"{event.actor or 'system'} {event.method}".strip()
+    time = moment(event.time_ms).partition(" (")[0]
+    return " ".join(
+        part
+        for part in (f"{event.seq:>8}", time, f"{event.type:<22}", about, *fields, data, f"[{who}]")
+        if part
+    )
+
+
+def values(event: ext.Event) -> dict[str, Any]:
+    """An event for machines."""
+    told: dict[str, Any] = {"seq": event.seq, "time_ms": event.time_ms, "type": event.type}
+    told |= {name: getattr(event, name) for name in OPTIONAL if event.HasField(name)}
+    return told | {"actor": event.actor, "method": event.method, "data": json.loads(event.data)}
