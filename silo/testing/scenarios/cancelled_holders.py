@@ -5,6 +5,7 @@ from __future__ import annotations
 from silo.testing.people import Habits
 from silo.testing.scenario import Scenario, jobs, meddling, slots
 
+# A193
 SCENARIO = Scenario(
     name="cancelled_holders",
     about="a cancelled holder gives its slot on, and a cancelled waiter is passed over",

@@ -7,6 +7,7 @@ from silo.testing.scenario import Scenario, jobs, slots
 
 KEYS = (("one", 1), ("two", 2), ("three", 3))
 
+# A190
 SCENARIO = Scenario(
     name="concurrency_limits",
     about="holders never exceed the maximum of their key, and all slots are given back",

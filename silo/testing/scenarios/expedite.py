@@ -5,6 +5,7 @@ from __future__ import annotations
 from silo.testing.people import Habits
 from silo.testing.scenario import Scenario, jobs, meddling, slots
 
+# A194
 SCENARIO = Scenario(
     name="expedite",
     about="an expedited job keeps to its limits, and gains nothing on the others in a line",

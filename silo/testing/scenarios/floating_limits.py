@@ -5,6 +5,7 @@ from __future__ import annotations
 from silo.testing.people import Habits
 from silo.testing.scenario import Scenario, floating, jobs
 
+# A195
 SCENARIO = Scenario(
     name="floating_limits",
     about="one refresh at a time, a new maximum counts at once, and a lost worker holds nothing up",

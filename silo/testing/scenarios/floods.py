@@ -1,4 +1,4 @@
-"""Forty queues with more than enough to do, and one small one: a slot that comes free there is used soon."""
+"""A hundred and twenty queues with more than enough to do, and one small one: a slot that comes free there is used soon."""
 
 from __future__ import annotations
 
@@ -26,17 +26,18 @@ def small_one_is_served(logs: Logs) -> str | None:
     return None
 
 
+# A197
 SCENARIO = Scenario(
     name="floods",
     about="queues that are full cost their neighbours nothing",
     steps=[
         jobs(
-            40,
+            240,
             over_s=1,
             tenants=("flood",),
             ahead_s=(0,),
             retries=(0,),
-            limits=lambda chance: (slots(f"q{chance.randrange(20)}", 1),),
+            limits=lambda chance: (slots(f"q{chance.randrange(120)}", 1),),
         ),
         lambda _: iter(
             [
@@ -47,6 +48,6 @@ SCENARIO = Scenario(
             ]
         ),
     ],
-    workers=lambda: Habits(count=4, run_s=(0.05, 0.3), fail=0),
+    workers=lambda: Habits(count=4, tasks=16, run_s=(0.05, 0.3), fail=0),
     expect=small_one_is_served,
 )

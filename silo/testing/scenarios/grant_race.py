@@ -5,6 +5,7 @@ from __future__ import annotations
 from silo.testing.people import Habits
 from silo.testing.scenario import Scenario, jobs, slots
 
+# A191
 SCENARIO = Scenario(
     name="grant_race",
     about="no slot is granted twice when many jobs end at the same moment",

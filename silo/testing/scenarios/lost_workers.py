@@ -6,6 +6,7 @@ from silo.testing.people import Habits
 from silo.testing.plan import WorkersGone
 from silo.testing.scenario import Scenario, accidents, jobs, slots
 
+# A198
 SCENARIO = Scenario(
     name="lost_workers",
     about="a lease that runs out gives the job to another worker, with a higher attempt",

@@ -20,6 +20,7 @@ def limits(chance: random.Random) -> tuple[Limit, ...]:
     return (patient, *chance.sample(others, chance.randint(0, 2)))
 
 
+# A196
 SCENARIO = Scenario(
     name="rate_limits",
     about="no window has more hits than its limit, and nobody waits for ever",

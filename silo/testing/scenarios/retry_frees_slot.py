@@ -25,6 +25,7 @@ def second_ends_first(logs: Logs) -> str | None:
     return None
 
 
+# A192
 SCENARIO = Scenario(
     name="retry_frees_slot",
     about="during a backoff the slot is free for others",
