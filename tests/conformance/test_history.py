@@ -31,12 +31,19 @@ def events(silo: Silo, **fields) -> list[ext.Event]:
     return [event for batch in read(silo, **fields) for event in batch.events]
 
 
+def life(silo: Silo, request: ext.GetJobHistoryRequest) -> list[ext.Event]:
+    async def go():
+        return await HistoryStub(silo.node.channel).GetJobHistory(request, timeout=IN_S)
+
+    return list(silo.nodes.run(go()).events)
+
+
 def test_a_job_s_life_is_told_with_who_did_what(limited):
     job_id = limited.enqueue(payload=data(b"\x81\xa1n\x05"))
     task = limited.lease_one(worker_id="ann")
     limited.report(task, failure=("E", b"\x91\x01"))
     request = ext.GetJobHistoryRequest(shard=task.shard, id=job_id, tenant=limited.tenant)
-    told = limited.nodes.run(HistoryStub(limited.node.channel).GetJobHistory(request, timeout=IN_S)).events
+    told = life(limited, request)
 
     assert [event.type for event in told] == [
         "JobEnqueued",
@@ -51,7 +58,7 @@ def test_a_job_s_life_is_told_with_who_did_what(limited):
     assert (leased.worker_id, leased.actor, leased.task_id, leased.attempt) == ("ann", "ann", task.id, 1)
     assert json.loads(failed.data) == {"error_code": "E", "error_data": [1]}
     request.most = 2
-    newest = limited.nodes.run(HistoryStub(limited.node.channel).GetJobHistory(request, timeout=IN_S)).events
+    newest = life(limited, request)
     assert [event.type for event in newest] == ["AttemptFailed", "JobFailed"]
 
 
