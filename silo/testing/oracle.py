@@ -13,7 +13,7 @@ It shares no code with the projections, only the events themselves and the value
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
 import attrs
@@ -106,6 +106,8 @@ class Oracle:
 
     def __init__(self) -> None:
         self.jobs: dict[Name, Job] = {}
+        self.named: defaultdict[Name, dict[Name, Job]] = defaultdict(dict)
+        """The jobs that name a queue in their limits."""
         self.leases: dict[str, Lease] = {}
         self.floating: dict[Name, Floating] = {}
         self.windows: dict[tuple[str, str, str], Window] = {}
@@ -245,10 +247,7 @@ class Oracle:
     # --- queues ----------------------------------------------------------------------------------------------------------
 
     def holders(self, queue: Name) -> list[Job]:
-        tenant, key = queue
-        return [
-            job for job in self.jobs.values() if job.chain and job.name[0] == tenant and key in job.chain.held
-        ]
+        return [job for job in self.named[queue].values() if job.chain and queue[1] in job.chain.held]
 
     def _maximum(self, tenant: str, limit: Limit) -> int:
         if isinstance(limit, FloatingLimit):
@@ -260,11 +259,10 @@ class Oracle:
         return limit.max_concurrency
 
     def _waiters(self, queue: Name) -> Iterator[Job]:
-        tenant, key = queue
-        for job in self.jobs.values():
-            if job.name[0] == tenant and job.chain and job.chain.place == "waiting":
+        for job in self.named[queue].values():
+            if job.chain and job.chain.place == "waiting":
                 limit = job.limit
-                if limit is not None and not isinstance(limit, RateLimit) and limit.key == key:
+                if limit is not None and not isinstance(limit, RateLimit) and limit.key == queue[1]:
                     yield job
 
     def _eligible(self, queue: Name) -> list[Job]:
@@ -300,16 +298,28 @@ class Oracle:
     def shard_created(self, event: facts.ShardCreated) -> None:
         _check(event.seq == 1, "log", "the shard was created twice")
 
+    def _add(self, job: Job) -> None:
+        self.jobs[job.name] = job
+        for limit in job.spec.limits:
+            if not isinstance(limit, RateLimit):
+                self.named[job.name[0], limit.key][job.name] = job
+
+    def _remove(self, job: Job) -> None:
+        del self.jobs[job.name]
+        for limit in job.spec.limits:
+            if not isinstance(limit, RateLimit):
+                del self.named[job.name[0], limit.key][job.name]
+
     def job_enqueued(self, event: facts.JobEnqueued) -> None:
         name = (event.tenant, event.job_id)
         _check(name not in self.jobs, "log", f"{name} was enqueued, and is there already")
-        self.jobs[name] = Job(name, event.spec, JobStatus.SCHEDULED)
+        self._add(Job(name, event.spec, JobStatus.SCHEDULED))
         self.known.add(name)
 
     def job_imported(self, event: facts.JobImported) -> None:
         name = (event.tenant, event.job_id)
         _check(name not in self.jobs, "log", f"{name} was imported, and is there already")
-        self.jobs[name] = Job(name, event.spec, event.status, forget_ms=event.forget_ms)
+        self._add(Job(name, event.spec, event.status, forget_ms=event.forget_ms))
         self.known.add(name)
 
     def job_reimported(self, event: facts.JobReimported) -> None:
@@ -385,7 +395,7 @@ class Oracle:
     def job_deleted(self, event: facts.JobDeleted) -> None:
         job = self.job(event)
         _check(job.status.is_terminal, "terminal", f"{job.name} was deleted, and is {job.status.name}")
-        del self.jobs[job.name]
+        self._remove(job)
 
     def job_forgotten(self, event: facts.JobForgotten) -> None:
         job = self.job(event)
@@ -395,7 +405,7 @@ class Oracle:
             "retention",
             f"{job.name} was forgotten, and is {job.status.name}, to be kept until {job.forget_ms}",
         )
-        del self.jobs[job.name]
+        self._remove(job)
 
     # --- events: chains --------------------------------------------------------------------------------------------------
 

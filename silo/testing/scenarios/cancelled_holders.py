@@ -10,11 +10,11 @@ SCENARIO = Scenario(
     name="cancelled_holders",
     about="a cancelled holder gives its slot on, and a cancelled waiter is passed over",
     steps=[
-        jobs(24, over_s=3, tenants=("a",), limits=lambda _: (slots("one", 1),), retries=(0, 2)),
+        jobs(18, over_s=3, tenants=("a",), limits=lambda _: (slots("one", 1),), retries=(0, 2)),
         meddling(
             30,
             over_s=10,
-            jobs=24,
+            jobs=18,
             tenants=("a",),
             methods=("CancelJob", "CancelJob", "RestartJob", "DeleteJob"),
         ),

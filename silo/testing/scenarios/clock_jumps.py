@@ -11,7 +11,7 @@ SCENARIO = Scenario(
     about="time in the log never goes back, and nobody waits for longer than the clock was wrong",
     steps=[
         jobs(
-            20,
+            15,
             over_s=10,
             limits=lambda chance: (slots("one", 1), rate("r", 5, per_ms=1_000), floating("f", 1))[
                 : chance.randint(0, 3)

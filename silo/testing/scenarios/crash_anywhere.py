@@ -10,8 +10,8 @@ SCENARIO = Scenario(
     name="crash_anywhere",
     about="whatever a crash interrupts, nothing that was acknowledged is lost",
     steps=[
-        jobs(20, over_s=8, limits=lambda chance: (slots("one", 1),) * chance.randint(0, 1)),
-        meddling(10, over_s=8, jobs=20),
+        jobs(15, over_s=8, limits=lambda chance: (slots("one", 1),) * chance.randint(0, 1)),
+        meddling(10, over_s=8, jobs=15),
         accidents(
             lambda at_s, chance: Crash(at_s=at_s, down_s=0.1, after_callbacks=chance.randrange(60)),
             times=5,

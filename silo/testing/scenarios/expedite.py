@@ -11,14 +11,14 @@ SCENARIO = Scenario(
     about="an expedited job keeps to its limits, and gains nothing on the others in a line",
     steps=[
         jobs(
-            24,
+            18,
             over_s=3,
             tenants=("a",),
             limits=lambda chance: (slots("one", 1),) * chance.randint(0, 1),
             retries=(0, 3),
             ahead_s=(0, 5, 20),
         ),
-        meddling(40, over_s=15, jobs=24, tenants=("a",), methods=("ExpediteJob", "ExpediteJob", "CancelJob")),
+        meddling(40, over_s=15, jobs=18, tenants=("a",), methods=("ExpediteJob", "ExpediteJob", "CancelJob")),
     ],
     workers=lambda: Habits(count=3, fail=0.3),
 )

@@ -11,7 +11,7 @@ SCENARIO = Scenario(
     about="one refresh at a time, a new maximum counts at once, and a lost worker holds nothing up",
     steps=[
         jobs(
-            30,
+            22,
             over_s=15,
             limits=lambda chance: (
                 floating(chance.choice("fg"), chance.choice((0, 1, 2)), refresh_ms=2_000),

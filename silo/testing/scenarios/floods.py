@@ -32,7 +32,7 @@ SCENARIO = Scenario(
     about="queues that are full cost their neighbours nothing",
     steps=[
         jobs(
-            240,
+            160,
             over_s=1,
             tenants=("flood",),
             ahead_s=(0,),

@@ -11,7 +11,7 @@ SCENARIO = Scenario(
     name="lost_workers",
     about="a lease that runs out gives the job to another worker, with a higher attempt",
     steps=[
-        jobs(20, over_s=8, retries=(3,), limits=lambda chance: (slots("two", 2),) * chance.randint(0, 1)),
+        jobs(15, over_s=8, retries=(3,), limits=lambda chance: (slots("two", 2),) * chance.randint(0, 1)),
         accidents(lambda at_s, chance: WorkersGone(at_s=at_s, for_s=1.0), times=2, over_s=15),
     ],
     workers=lambda: Habits(count=3, vanish=0.2),

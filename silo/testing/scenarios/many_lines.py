@@ -10,7 +10,7 @@ SCENARIO = Scenario(
     about="of all that may be let in, in whatever line, the first by virtual start is",
     steps=[
         jobs(
-            30,
+            22,
             over_s=5,
             tenants=("a",),
             limits=lambda chance: (
@@ -18,7 +18,7 @@ SCENARIO = Scenario(
             ),
             priorities=(0, 10, 50, 99),
         ),
-        meddling(10, over_s=10, jobs=30, tenants=("a",), methods=("CancelJob", "RestartJob")),
+        meddling(10, over_s=10, jobs=22, tenants=("a",), methods=("CancelJob", "RestartJob")),
     ],
     workers=lambda: Habits(count=3, run_s=(0.1, 0.6), poll_s=(0.05, 0.2)),
 )

@@ -12,8 +12,8 @@ SCENARIO = Scenario(
     name="many_shards",
     about="what happens to one shard is nothing to the others",
     steps=[
-        jobs(24, over_s=10, tenants=TENANTS, limits=lambda chance: (slots("one", 1),) * chance.randint(0, 1)),
-        meddling(12, over_s=12, jobs=24, tenants=TENANTS),
+        jobs(18, over_s=10, tenants=TENANTS, limits=lambda chance: (slots("one", 1),) * chance.randint(0, 1)),
+        meddling(12, over_s=12, jobs=18, tenants=TENANTS),
         accidents(
             lambda at_s, _: StoreTrouble(at_s=at_s, for_s=2.0, faults={"fail": 0.2}), times=2, over_s=10
         ),

@@ -38,8 +38,8 @@ SCENARIO = Scenario(
     name="mixed",
     about="limits of all kinds, retries, cancellations, crashes, a bad store and a bad network, all at once",
     steps=[
-        jobs(36, over_s=50, limits=limits, priorities=(0, 50, 99), ahead_s=(0, 0, 0, 2, 15)),
-        meddling(20, over_s=55, jobs=36),
+        jobs(28, over_s=50, limits=limits, priorities=(0, 50, 99), ahead_s=(0, 0, 0, 2, 15)),
+        meddling(20, over_s=55, jobs=28),
         accidents(trouble, times=5, over_s=50),
     ],
     workers=lambda: Habits(count=3, fail=0.2, vanish=0.05, linger=0.03),

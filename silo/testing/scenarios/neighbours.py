@@ -26,7 +26,7 @@ SCENARIO = Scenario(
     name="neighbours",
     about="a first-rate job of a small tenant does not wait for the flood of another",
     steps=[
-        jobs(40, over_s=1, tenants=("flood",), priorities=(50,), ahead_s=(0,), retries=(0,), prefix="f"),
+        jobs(30, over_s=1, tenants=("flood",), priorities=(50,), ahead_s=(0,), retries=(0,), prefix="f"),
         jobs(6, over_s=6, tenants=("little",), priorities=(0,), ahead_s=(0,), retries=(0,), prefix="l"),
     ],
     workers=lambda: Habits(count=3, tasks=2, run_s=(0.1, 0.5), poll_s=(0.05, 0.2), fail=0),

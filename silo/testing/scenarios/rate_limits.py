@@ -25,8 +25,8 @@ SCENARIO = Scenario(
     name="rate_limits",
     about="no window has more hits than its limit, and nobody waits for ever",
     steps=[
-        jobs(24, over_s=6, tenants=("a",), limits=limits),
-        meddling(10, over_s=10, jobs=24, tenants=("a",)),
+        jobs(18, over_s=6, tenants=("a",), limits=limits),
+        meddling(10, over_s=10, jobs=18, tenants=("a",)),
         accidents(lambda at_s, chance: Crash(at_s=at_s, down_s=1.0), times=1, over_s=10),
     ],
     workers=lambda: Habits(count=3),

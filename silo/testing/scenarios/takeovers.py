@@ -10,7 +10,7 @@ SCENARIO = Scenario(
     name="takeovers",
     about="the older broker is fenced, acknowledges nothing more, and stops",
     steps=[
-        jobs(24, over_s=10, limits=lambda chance: (slots("two", 2),) * chance.randint(0, 1)),
+        jobs(18, over_s=10, limits=lambda chance: (slots("two", 2),) * chance.randint(0, 1)),
         accidents(
             lambda at_s, chance: TakeOver(at_s=at_s, after_callbacks=chance.randrange(40)), times=3, over_s=10
         ),

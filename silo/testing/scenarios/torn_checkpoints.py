@@ -16,8 +16,8 @@ SCENARIO = Scenario(
     name="torn_checkpoints",
     about="rows on disk are those of the old checkpoint or of the new one, never of both",
     steps=[
-        jobs(24, over_s=12, limits=lambda chance: (slots("two", 2),) * chance.randint(0, 1)),
-        meddling(10, over_s=12, jobs=24),
+        jobs(18, over_s=12, limits=lambda chance: (slots("two", 2),) * chance.randint(0, 1)),
+        meddling(10, over_s=12, jobs=18),
         accidents(trouble, times=2, over_s=10),
         accidents(lambda at_s, chance: Checkpoint(at_s=at_s), times=6, over_s=14),
         accidents(

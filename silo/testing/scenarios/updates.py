@@ -10,7 +10,7 @@ SCENARIO = Scenario(
     name="updates",
     about="a broker that stops in good order leaves nothing undone, and nobody notices",
     steps=[
-        jobs(24, over_s=20, limits=lambda chance: (slots("two", 2),) * chance.randint(0, 1)),
+        jobs(18, over_s=20, limits=lambda chance: (slots("two", 2),) * chance.randint(0, 1)),
         accidents(lambda at_s, chance: Stop(at_s=at_s, down_s=chance.uniform(0, 2)), times=4, over_s=20),
     ],
     workers=lambda: Habits(count=3),
