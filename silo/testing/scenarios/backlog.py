@@ -15,7 +15,7 @@ SCENARIO = Scenario(
     about="order and limits hold across what is in memory and what is on disk",
     steps=[
         jobs(
-            36,
+            50,
             over_s=3,
             tenants=("a",),
             ahead_s=(0, 0, 0, 4),

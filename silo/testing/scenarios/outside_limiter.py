@@ -11,7 +11,7 @@ SCENARIO = Scenario(
     about="while the limiter does not answer nobody passes, and afterwards everybody does",
     steps=[
         jobs(
-            18,
+            24,
             over_s=6,
             limits=lambda chance: (rate("r", 6, per_ms=1_000), slots("two", 2))[: chance.randint(1, 2)],
         ),
@@ -25,7 +25,7 @@ SCENARIO = Scenario(
         meddling(
             30,
             over_s=10,
-            jobs=18,
+            jobs=24,
             methods=("CancelJob", "CancelJob", "RestartJob", "RestartJob", "LeaseTask"),
         ),
         accidents(lambda at_s, chance: Crash(at_s=at_s, down_s=0.5), times=1, over_s=8),
