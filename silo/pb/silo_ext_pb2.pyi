@@ -195,6 +195,54 @@ class HeartbeatResult(_message.Message):
     refusal: Refusal
     def __init__(self, heartbeat: _Optional[_Union[_silo_pb2.HeartbeatResponse, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ...) -> None: ...
 
+class FromWorker(_message.Message):
+    __slots__ = ("worker_id", "task_group", "shard", "credits", "reports", "refresh_reports", "heartbeats")
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    TASK_GROUP_FIELD_NUMBER: _ClassVar[int]
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    CREDITS_FIELD_NUMBER: _ClassVar[int]
+    REPORTS_FIELD_NUMBER: _ClassVar[int]
+    REFRESH_REPORTS_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEATS_FIELD_NUMBER: _ClassVar[int]
+    worker_id: str
+    task_group: str
+    shard: str
+    credits: int
+    reports: _containers.RepeatedCompositeFieldContainer[_silo_pb2.ReportOutcomeRequest]
+    refresh_reports: _containers.RepeatedCompositeFieldContainer[_silo_pb2.ReportRefreshOutcomeRequest]
+    heartbeats: _containers.RepeatedCompositeFieldContainer[_silo_pb2.HeartbeatRequest]
+    def __init__(self, worker_id: _Optional[str] = ..., task_group: _Optional[str] = ..., shard: _Optional[str] = ..., credits: _Optional[int] = ..., reports: _Optional[_Iterable[_Union[_silo_pb2.ReportOutcomeRequest, _Mapping]]] = ..., refresh_reports: _Optional[_Iterable[_Union[_silo_pb2.ReportRefreshOutcomeRequest, _Mapping]]] = ..., heartbeats: _Optional[_Iterable[_Union[_silo_pb2.HeartbeatRequest, _Mapping]]] = ...) -> None: ...
+
+class ToWorker(_message.Message):
+    __slots__ = ("tasks", "refresh_tasks", "reports", "heartbeats")
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    REFRESH_TASKS_FIELD_NUMBER: _ClassVar[int]
+    REPORTS_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEATS_FIELD_NUMBER: _ClassVar[int]
+    tasks: _containers.RepeatedCompositeFieldContainer[_silo_pb2.Task]
+    refresh_tasks: _containers.RepeatedCompositeFieldContainer[_silo_pb2.RefreshFloatingLimitTask]
+    reports: _containers.RepeatedCompositeFieldContainer[ReportReply]
+    heartbeats: _containers.RepeatedCompositeFieldContainer[HeartbeatReply]
+    def __init__(self, tasks: _Optional[_Iterable[_Union[_silo_pb2.Task, _Mapping]]] = ..., refresh_tasks: _Optional[_Iterable[_Union[_silo_pb2.RefreshFloatingLimitTask, _Mapping]]] = ..., reports: _Optional[_Iterable[_Union[ReportReply, _Mapping]]] = ..., heartbeats: _Optional[_Iterable[_Union[HeartbeatReply, _Mapping]]] = ...) -> None: ...
+
+class ReportReply(_message.Message):
+    __slots__ = ("task_id", "refusal")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    refusal: Refusal
+    def __init__(self, task_id: _Optional[str] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ...) -> None: ...
+
+class HeartbeatReply(_message.Message):
+    __slots__ = ("task_id", "heartbeat", "refusal")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    heartbeat: _silo_pb2.HeartbeatResponse
+    refusal: Refusal
+    def __init__(self, task_id: _Optional[str] = ..., heartbeat: _Optional[_Union[_silo_pb2.HeartbeatResponse, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ...) -> None: ...
+
 class Event(_message.Message):
     __slots__ = ("seq", "time_ms", "type", "actor", "method", "tenant", "job_id", "task_id", "attempt", "queue", "worker_id", "data")
     SEQ_FIELD_NUMBER: _ClassVar[int]

@@ -186,6 +186,81 @@ class Batches:
             _registered_method=True)
 
 
+class WorkersStub:
+    """For workers that stay.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Work = channel.stream_stream(
+                '/silo.ext.v1.Workers/Work',
+                request_serializer=silo_dot_pb_dot_silo__ext__pb2.FromWorker.SerializeToString,
+                response_deserializer=silo_dot_pb_dot_silo__ext__pb2.ToWorker.FromString,
+                _registered_method=True)
+
+
+class WorkersServicer:
+    """For workers that stay.
+    """
+
+    def Work(self, request_iterator, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_WorkersServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Work': grpc.stream_stream_rpc_method_handler(
+                    servicer.Work,
+                    request_deserializer=silo_dot_pb_dot_silo__ext__pb2.FromWorker.FromString,
+                    response_serializer=silo_dot_pb_dot_silo__ext__pb2.ToWorker.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'silo.ext.v1.Workers', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('silo.ext.v1.Workers', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Workers:
+    """For workers that stay.
+    """
+
+    @staticmethod
+    def Work(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/silo.ext.v1.Workers/Work',
+            silo_dot_pb_dot_silo__ext__pb2.FromWorker.SerializeToString,
+            silo_dot_pb_dot_silo__ext__pb2.ToWorker.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
 class HistoryStub:
     """Reads the log.  Only what is durable is ever shown.
     """

@@ -33,6 +33,8 @@ from silo.server.inspection import Inspection
 from silo.server.query_calls import Statements
 from silo.server.service import SERVICE, Silo, handlers
 from silo.server.shards import OpenShard, Shards
+from silo.server.worker_stream import SERVICE as WORKERS
+from silo.server.worker_stream import Workers
 from silo.settings import Settings
 from silo.shard.shard import REOPEN_AFTER_S, Shard
 from silo.storage.database import Database
@@ -146,6 +148,7 @@ class Broker:
             handlers(BATCHES, Batches(shards)),
             handlers(HISTORY, History(shards)),
             handlers(INSPECTION, Inspection(shards)),
+            handlers(WORKERS, Workers(shards)),
         )
 
     # --- running ---------------------------------------------------------------------------------------------------------

@@ -61,7 +61,9 @@ class JobCalls:
 
     async def CancelJob(self, request: pb.CancelJobRequest, context: Context) -> pb.CancelJobResponse:
         shard, tenant = self.shards.for_tenant(request.shard, request.tenant)
-        await shard.execute(cancel, JobName(tenant, request.id), caller=client("CancelJob", context))
+        name = JobName(tenant, request.id)
+        cancelled_ms = await shard.execute(cancel, name, caller=client("CancelJob", context))
+        self.shards.cancellations.tell(shard.shard_id, name, cancelled_ms)
         return pb.CancelJobResponse()
 
     async def RestartJob(self, request: pb.RestartJobRequest, context: Context) -> pb.RestartJobResponse:

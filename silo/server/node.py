@@ -33,6 +33,7 @@ from silo.server.interceptors import Auth
 from silo.server.listening import why_not
 from silo.server.service import SERVICE
 from silo.server.side_services import Health, add_reflection
+from silo.server.worker_stream import SERVICE as WORKERS
 from silo.settings import Settings, host_and_port
 from silo.shard.shard import wall_clock_ms
 from silo.storage.stores import delete_database, open_database
@@ -42,7 +43,7 @@ logger = logging.getLogger(__name__)
 DRAIN_S = 5.0
 TURN_AWAY_S = 0.1
 
-SERVICES = (SERVICE.full_name, BATCHES.full_name, HISTORY.full_name, INSPECTION.full_name)
+SERVICES = (SERVICE.full_name, BATCHES.full_name, HISTORY.full_name, INSPECTION.full_name, WORKERS.full_name)
 
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - to warn of it
 

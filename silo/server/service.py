@@ -60,6 +60,10 @@ def handlers(service: ServiceDescriptor, methods: object) -> grpc.GenericRpcHand
 def _handler(rpc: MethodDescriptor, method: Any) -> Any:
     request: Any = GetMessageClass(rpc.input_type)
     reply: Any = GetMessageClass(rpc.output_type)
+    if rpc.client_streaming:
+        return grpc.stream_stream_rpc_method_handler(
+            streaming(method), request.FromString, reply.SerializeToString
+        )
     if rpc.server_streaming:
         return grpc.unary_stream_rpc_method_handler(
             streaming(method), request.FromString, reply.SerializeToString

@@ -6,8 +6,9 @@ on the hash line.  So a call that went to the wrong node is sent on before anybo
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import attrs
 
@@ -16,6 +17,7 @@ from silo.domain.ids import parse_shard_id
 from silo.domain.tenants import DEFAULT_TENANT, tenant_hash
 from silo.errors import Invalid, NotFound, ShardNotFound, ShardNotReady, WrongState
 from silo.server.cluster_info import Cluster
+from silo.shard.jobs import JobName
 from silo.shard.shard import Shard, Stage
 
 TENANT_CHARS_MAX = 64
@@ -37,12 +39,36 @@ class OpenShard:
         return self.shard.stage is Stage.SERVING
 
 
+class Cancellations:
+    """Tells whoever has a job at work that it was cancelled, sooner than the next heartbeat would."""
+
+    def __init__(self) -> None:
+        self._listeners: dict[tuple[str, JobName], Callable[[int], None]] = {}
+
+    def listen(self, shard_id: str, job: JobName, tell: Callable[[int], None]) -> None:
+        """Have `tell` called with the time in ms when the job is cancelled; whoever listened before no longer has it."""
+        self._listeners[shard_id, job] = tell
+
+    def forget(self, shard_id: str, job: JobName, tell: Callable[[int], None]) -> None:
+        """No longer call this one."""
+        if self._listeners.get((shard_id, job)) is tell:
+            del self._listeners[shard_id, job]
+
+    def tell(self, shard_id: str, job: JobName, cancelled_ms: int) -> None:
+        if tell := self._listeners.get((shard_id, job)):
+            tell(cancelled_ms)
+
+
 class Shards:
     """The shards that this node has open.
 
     Args:
         tenancy: whether callers name tenants.
         chance: in which order shards are asked for work when the worker does not say.
+
+    Attributes:
+        cancellations: who wants to hear of them.
+        leaving: set when callers are turned away.
     """
 
     def __init__(
@@ -53,7 +79,8 @@ class Shards:
         self._tenancy = tenancy
         self._chance = chance
         self._default_hash = tenant_hash(DEFAULT_TENANT)
-        self._turned_away = False
+        self.cancellations = Cancellations()
+        self.leaving = asyncio.Event()
 
     def __iter__(self) -> Iterator[OpenShard]:
         """All of them, in the order of their ids."""
@@ -61,7 +88,7 @@ class Shards:
 
     def turn_away(self) -> None:
         """Tell every call that comes from now on to try again: this server stops."""
-        self._turned_away = True
+        self.leaving.set()
 
     def in_random_order(self) -> list[OpenShard]:
         """Those that are serving just now.  Raises ShardNotReady if callers are turned away."""
@@ -95,8 +122,8 @@ class Shards:
         return shard
 
     def _admit(self) -> None:
-        if self._turned_away:
-            raise ShardNotReady("the server is stopping; try again")
+        if self.leaving.is_set():
+            raise stopping()
 
     def _not_open(self, shard_id: str) -> ShardNotFound | ShardNotReady:
         owner = self._cluster.owner_of(shard_id)
@@ -134,6 +161,11 @@ class Shards:
                 raise Invalid("tenant_id is required for worker operations when tenancy is enabled")
             _check_range(shard, tenant, tenant_hash(tenant))
         return shard.shard
+
+
+def stopping() -> ShardNotReady:
+    """What a caller is told who comes when the server is about to close."""
+    return ShardNotReady("the server is stopping; try again")
 
 
 def _not_ready() -> ShardNotReady:

@@ -9,6 +9,7 @@ from silo.pb import silo_pb2 as pb
 from silo.server import convert
 from silo.server.callers import worker
 from silo.server.interceptors import Context
+from silo.server.items import heartbeat_response
 from silo.server.shards import Shards
 from silo.shard.draft import Caller
 from silo.shard.jobs import JobName
@@ -78,7 +79,7 @@ class WorkerCalls:
         command = Heartbeat(task_id=request.task_id, worker_id=request.worker_id)
         caller = worker("Heartbeat", context, request.worker_id)
         cancelled_ms = await shard.execute(heartbeat, command, caller=caller)
-        return pb.HeartbeatResponse(cancelled=cancelled_ms is not None, cancelled_at_ms=cancelled_ms)
+        return heartbeat_response(cancelled_ms)
 
 
 async def _lease(

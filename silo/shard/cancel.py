@@ -10,8 +10,11 @@ from silo.shard.jobs import JobName, the_job
 from silo.shard.outcome import cancel_job
 
 
-def cancel(name: JobName, draft: Draft) -> None:
-    """Ask for the end of a job.  Raises JobNotFound, or WrongState if it was asked before or the job is over."""
+def cancel(name: JobName, draft: Draft) -> int:
+    """Ask for the end of a job.  Returns when that was, in ms.
+
+    Raises JobNotFound, or WrongState if it was asked before or the job is over.
+    """
     job = the_job(name, draft.view)
     if job.cancelled_ms is not None:
         raise WrongState("job is already cancelled")
@@ -22,3 +25,4 @@ def cancel(name: JobName, draft: Draft) -> None:
     # SILO-JOB-3: nobody has this job, so nobody else would end it.
     if job.status is JobStatus.SCHEDULED:
         cancel_job(name, draft)
+    return draft.now_ms

@@ -11,6 +11,8 @@ from silo.events.catalogue import RefreshExpired, RefreshFailed, RefreshLeased, 
 from silo.projections.concurrency import FLOATING, REFRESHES_DUE, WAITERS, Floating
 from silo.projections.leases import LEASES, LeaseRow
 from silo.projections.refreshes import REFRESHES
+from silo.projections.tasks import READY
+from silo.projections.view import NotLoaded, View
 from silo.shard.draft import Draft
 from silo.shard.due import due_keys
 from silo.shard.jobs import JobName, require_jobs
@@ -89,6 +91,14 @@ class LeasedWork:
 def lease_work(command: LeaseTasks, draft: Draft) -> LeasedWork:
     """Lease tasks and refreshes."""
     return LeasedWork(tasks=lease_tasks(command, draft), refreshes=lease_refreshes(command, draft))
+
+
+def has_work(task_group: str, view: View) -> bool:
+    """Whether `lease_work` would find something, or something on disk; a look that costs less than a command."""
+    try:
+        return bool(view.first(READY, (task_group,), 1) or view.first(REFRESHES, (task_group,), 1))
+    except NotLoaded:
+        return True
 
 
 @attrs.frozen
