@@ -9,6 +9,9 @@ from datetime import UTC, datetime
 
 TEXT = "%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s: %(message)s"
 
+FIELDS = ("job_id", "tenant", "attempt", "task_id")
+"""What a line may say beside its message."""
+
 
 class _Json(logging.Formatter):
     """One JSON object a line; times are UTC."""
@@ -20,6 +23,7 @@ class _Json(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        line |= {name: getattr(record, name) for name in FIELDS if getattr(record, name, None) is not None}
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)

@@ -20,7 +20,7 @@ class Commands(click.Group):
     """The commands, of which some are imported only when somebody asks for them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), "demo", "events", "job", "rebuild", "verify"])
+        return sorted([*super().list_commands(ctx), "demo", "events", "job", "rebuild", "verify", "worker"])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name == "demo":
@@ -35,6 +35,10 @@ class Commands(click.Group):
             from silo.cli.events import events
 
             return events
+        if cmd_name == "worker":
+            from silo.cli.worker import worker
+
+            return worker
         if cmd_name in ("rebuild", "verify"):
             from silo.cli import rows
 
@@ -53,6 +57,7 @@ def cli() -> None:
       silo serve --data /var/lib/silo   the same, with its data elsewhere
       silo serve -c silo.toml           as the file says; see docs/configuration.md
       siloctl cluster info              what that server has
+      silo worker shop:worker           a worker, here `worker` of shop.py; see docs/client.md
       silo job explain JOB              why a job is not running
       silo events tail                  what happens, as it happens
       silo verify                       whether what is stored is what the log gives

@@ -6,7 +6,6 @@ async with running_node() as node:
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,7 +17,7 @@ from silo.cluster.shard_map import ShardMap
 from silo.domain.tenants import DEFAULT_TENANT, tenant_hash
 from silo.server.node import Node
 from silo.server.service import SERVICE
-from silo.settings import Coordination, Database, Server, Settings, Tenancy
+from silo.testing.in_process import memory_settings, node_of
 from tests.serving import IN_S
 
 
@@ -71,34 +70,11 @@ async def running_node(
         "grpc.max_send_message_length": -1,
         **(channel_options or {}),
     }
-    node = Node(
-        memory_settings(shards=shards, tenancy=tenancy, dev_mode=dev_mode, auth_token=auth_token, **sections)
+    settings = memory_settings(
+        shards=shards, tenancy=tenancy, dev_mode=dev_mode, auth_token=auth_token, **sections
     )
-    await node.start()
-    try:
-        async with grpc.aio.insecure_channel(node.grpc_addr, options=list(options.items())) as channel:
-            yield RunningNode(node, channel, node.cluster.shards)
-    finally:
-        await node.stop()
-
-
-_places = itertools.count()
-
-
-def memory_settings(
-    *,
-    shards: int = 1,
-    tenancy: bool = False,
-    dev_mode: bool = False,
-    auth_token: str | None = None,
-    **sections: Any,
-) -> Settings:
-    """Settings for a node whose data nobody else has, on whatever port is free."""
-    made = {
-        "server": Server(grpc_addr="127.0.0.1:0", dev_mode=dev_mode, auth_token=auth_token),
-        "coordination": Coordination(initial_shard_count=shards),
-        "tenancy": Tenancy(enabled=tenancy),
-        # A path of its own, as two databases in memory under one path are the same.
-        "database": Database(backend="memory", path=f"/test-{next(_places)}/%shard%"),
-    }
-    return Settings(**{**made, **sections})
+    async with (
+        node_of(settings) as node,
+        grpc.aio.insecure_channel(node.grpc_addr, options=list(options.items())) as channel,
+    ):
+        yield RunningNode(node, channel, node.cluster.shards)
