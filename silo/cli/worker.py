@@ -60,7 +60,10 @@ def worker(
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     found = find(app)
     if broker is not None:
-        found.connect_to(broker)
+        try:
+            found.connect_to(broker)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
     if worker_id is not None:
         found.worker_id = worker_id
     logs.configure(log_format)
