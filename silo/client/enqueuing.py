@@ -1,6 +1,7 @@
 """Enqueues that gather: what is asked for within a millisecond of each other goes to the broker in one call.
 
-Many callers who enqueue one job each then cost little more than one who enqueues many.  Each is answered by itself.
+Many callers who enqueue one job each then cost little more than one who enqueues many.  Each is answered by itself.  Who
+comes alone does not wait: only while a call is under way, those who come meanwhile are kept for a millisecond.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ class _Gathering:
     requests: list[pb.EnqueueRequest] = attrs.field(factory=list)
     replies: list[asyncio.Future[str]] = attrs.field(factory=list)
     size: int = 0
-    timer: asyncio.TimerHandle | None = None
+    timer: asyncio.Handle | None = None
 
 
 class Enqueuer:
     """Enqueues jobs.
 
     Args:
-        gather_s: how long a job waits for others, in seconds; 0: each goes at once.
+        gather_s: how long a job waits for others, in seconds, while a call is under way; 0: each goes alone.
     """
 
     def __init__(self, calls: Calls, *, gather_s: float) -> None:
@@ -95,7 +96,11 @@ class Enqueuer:
         gathering = self._gathering.get(shard_id)
         if gathering is None:
             gathering = self._gathering[shard_id] = _Gathering()
-            gathering.timer = loop.call_later(self._gather_s, self._flush, shard_id)
+            gathering.timer = (
+                loop.call_later(self._gather_s, self._flush, shard_id)
+                if self._sending
+                else loop.call_soon(self._flush, shard_id)
+            )
         reply: asyncio.Future[str] = loop.create_future()
         gathering.requests.append(request)
         gathering.replies.append(reply)
@@ -147,13 +152,15 @@ class Enqueuer:
     async def _each_alone(
         self, requests: Sequence[pb.EnqueueRequest], timeout_s: float | None
     ) -> list[str | ClientError]:
-        async def one(request: pb.EnqueueRequest) -> str | ClientError:
-            try:
-                return await self._alone(request, timeout_s)
-            except ClientError as error:
-                return error
+        if len(requests) == 1:
+            return [await self._tried(requests[0], timeout_s)]
+        return list(await asyncio.gather(*(self._tried(request, timeout_s) for request in requests)))
 
-        return list(await asyncio.gather(*map(one, requests)))
+    async def _tried(self, request: pb.EnqueueRequest, timeout_s: float | None) -> str | ClientError:
+        try:
+            return await self._alone(request, timeout_s)
+        except ClientError as error:
+            return error
 
     async def _send_batch(
         self, requests: Sequence[pb.EnqueueRequest], timeout_s: float | None

@@ -105,6 +105,9 @@ class Log:
         try:
             while True:
                 await self._wake.wait()
+                # One turn of the event loop: who was only waiting for what is to be committed, such as a worker for a job,
+                # decides on top of it, and both become durable together.
+                await asyncio.sleep(0)
                 began = clock()
                 group = self._take_group()
                 await self._commit([event for append in group for event in append.events])

@@ -12,7 +12,9 @@ A job's limits are of several classes, so each is an array that begins with a nu
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from enum import IntEnum
 from operator import attrgetter
+from types import NoneType, UnionType
 from typing import Any, TypeVar, cast, get_args, get_origin
 
 import attrs
@@ -62,15 +64,73 @@ def _unpacker(cls: type, converter: cattrs.Converter) -> Unpack:
 
     It raises ValueError if there are too few or too many of them: a changed shape without a new version.
     """
-    fields = [(field.alias or field.name, field.type) for field in _fields(cls)]
-    parts = [(name, converter.get_structure_hook(cast(Any, kind)), kind) for name, kind in fields]
+    # Written out for the class, as attrs does for `__init__`: opening a shard calls it for every event and row.
+    count = 0
+    arguments: list[str] = []
+    checks: list[str] = []
+    scope: dict[str, Any] = {"cls": cls}
+    for count, field in enumerate(_fields(cls), start=1):
+        item, argument = f"item{count}", f"item{count}"
+        kind, optional = _plain(field.type)
+        if kind is not None:
+            wrong = f"type({item}) is not {kind.__name__}"
+            absent = f"{item} is not None and " if optional else ""
+            checks.append(f"    if {absent}{wrong}: wrong({item}, {kind.__name__})")
+        else:
+            argument = _converted(count, field.type, converter, scope)
+        arguments.append(f"{field.alias or field.name}={argument}")
 
-    def unpack(array: Sequence[Any], _: Any = None) -> Any:
-        if len(array) != len(parts):
-            raise ValueError(f"{cls.__name__} has {len(parts)} fields, but {len(array)} are stored")
-        return cls(**{name: hook(item, kind) for (name, hook, kind), item in zip(parts, array, strict=True)})
+    def miscounted(array: Sequence[Any]) -> None:
+        raise ValueError(f"{cls.__name__} has {count} fields, but {len(array)} are stored")
 
-    return unpack
+    scope |= {"miscounted": miscounted, "wrong": _wrong}
+    items = "".join(f"item{number}, " for number in range(1, count + 1))
+    lines = [
+        "def unpack(array, _=None):",
+        f"    if len(array) != {count}: miscounted(array)",
+        *([f"    {items} = array"] if items else []),
+        *checks,
+        f"    return cls({', '.join(arguments)})",
+    ]
+    exec("\n".join(lines), scope)  # noqa: S102
+    return cast(Unpack, scope["unpack"])
+
+
+def _converted(number: int, kind: Any, converter: cattrs.Converter, scope: dict[str, Any]) -> str:
+    """The expression for an item that cattrs converts, with short cuts for what most items are."""
+    item = f"item{number}"
+    others = [part for part in get_args(kind) if part is not NoneType]
+    optional = isinstance(kind, UnionType) and len(others) == 1
+    if optional:
+        kind = others[0]
+    scope[f"hook{number}"] = converter.get_structure_hook(kind)
+    scope[f"kind{number}"] = kind
+    made = f"hook{number}({item}, kind{number})"
+    if optional:
+        return f"None if {item} is None else {made}"
+    if get_origin(kind) is tuple:
+        return f"() if {item} == [] else {made}"
+    if isinstance(kind, type) and issubclass(kind, IntEnum):
+        scope[f"members{number}"] = {member.value: member for member in kind}
+        return f"members{number}[{item}] if type({item}) is int and {item} in members{number} else {made}"
+    return made
+
+
+PLAIN = (int, str, bytes, bool)
+"""What is stored as it is, and never taken for another of them."""
+
+
+def _plain(kind: Any) -> tuple[type | None, bool]:
+    """The plain type that a field has, and whether it may be None; None for any other field."""
+    parts = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    others = [part for part in parts if part is not NoneType]
+    if len(others) == 1 and others[0] in PLAIN:
+        return others[0], len(parts) > 1
+    return None, False
+
+
+def _wrong(value: Any, kind: type) -> None:
+    raise ValueError(f"expected {kind.__name__}, found {type(value).__name__}")
 
 
 def _exactly(kind: type) -> Callable[[Any, Any], Any]:
@@ -81,7 +141,7 @@ def _exactly(kind: type) -> Callable[[Any, Any], Any]:
 
     def check(value: Any, wanted: Any) -> Any:
         if type(value) is not kind:
-            raise ValueError(f"expected {kind.__name__}, found {type(value).__name__}")
+            _wrong(value, kind)
         return value if wanted is kind else wanted(value)
 
     return check
@@ -120,7 +180,7 @@ def _make_converter() -> cattrs.Converter:
     converter.register_unstructure_hook_func(_is_plain_tuple, identity)
     converter.register_unstructure_hook_factory(attrs.has, _packer)
     converter.register_structure_hook_factory(attrs.has, _unpacker)
-    for kind in (int, str, bytes, bool):
+    for kind in PLAIN:
         converter.register_structure_hook(kind, _exactly(kind))
     _add_limits(converter)
     return converter

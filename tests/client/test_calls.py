@@ -344,16 +344,21 @@ def test_many_jobs_are_refused_one_by_one():
     run(main())
 
 
-def test_closing_sends_what_has_gathered():
+def test_what_comes_while_a_call_is_under_way_gathers_and_closing_sends_it():
     async def main():
         async with connected(client={"gather_s": 2 * IN_S}) as client:
-            enqueuing = asyncio.create_task(client.enqueue("g", id="a"))
+            first = asyncio.create_task(client.enqueue("g", id="first"))
             await client.shards()
             await turns()
-            assert not enqueuing.done()
+            # Whoever comes alone does not wait for others.
+            others = [asyncio.create_task(client.enqueue("g", id=job_id)) for job_id in ("a", "b")]
+            assert (await first).id == "first"
+            await turns()
+            assert not any(other.done() for other in others)
             await client.close()
-            assert (await enqueuing).id == "a"
+            assert [(await other).id for other in others] == ["a", "b"]
             async with AsyncClient(client.options.addresses) as other:
-                assert (await other.job("a").get()).id == "a"
+                [method] = {event.method for event in await other.job("b").history()}
+                assert method == "EnqueueBatch"
 
     run(main())

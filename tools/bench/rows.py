@@ -7,7 +7,19 @@ from collections.abc import Callable, Iterable
 
 import attrs
 
-from tools.bench import backlog, batch, idle, in_process, latency, limits, micro, opening, replaying, unary
+from tools.bench import (
+    backlog,
+    batch,
+    idle,
+    in_process,
+    latency,
+    limits,
+    micro,
+    opening,
+    replaying,
+    stream,
+    unary,
+)
 from tools.bench.bench import Bench
 from tools.bench.part import PartFailed
 from tools.bench.report import Figure
@@ -80,6 +92,9 @@ ROWS: dict[str, Row] = {
     "in-process": Row("a job's whole life in process; enqueue and drain alone; stalls", in_process.figures),
     "unary": Row("the same over plain gRPC calls, with a real server", unary.figures),
     "batch": Row("the same with many jobs in each call", batch.figures),
+    "stream": Row(
+        "the same by a worker's stream, also from a long backlog; enqueue to handler start", stream.figures
+    ),
     "backlog": Row("drain from a long queue against an empty one; memory", backlog.figures),
     "limits": Row("a limit on each job against none; a queue with very many waiters", limits.figures),
     "open": Row("how soon a shard with many jobs is there after a crash", opening.figures),
