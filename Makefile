@@ -28,6 +28,7 @@ check: $(READY) ## format, lint, types, generated code, pages, names of invarian
 	.venv/bin/python tools/gen_proto.py --check
 	.venv/bin/python -m tools.gen_config_docs --check
 	.venv/bin/python -m tools.gen_event_docs --check
+	.venv/bin/python -m tools.gen_api_docs --check
 	.venv/bin/python -m tools.check_specs
 
 specs: $(READY) ## run the formal models with the Alloy Analyzer; needs Java, and Maven once

@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 import attrs
 import click
@@ -220,14 +219,17 @@ async def _scratch() -> AsyncIterator[Database]:
 
 async def _events_there(reader: Reader, difference: Difference) -> list[str]:
     """The newest events of the job that a difference is about, if it is about one whose row can be read."""
-    name = difference.key[:2] if difference.table in ("jobs", "attempts") else None
-    raw: Any = await reader.get(row_key(JOBS, name)) if name is not None and len(name) == 2 else None
-    for bytes_of_row in (raw, difference.expected if difference.table == "jobs" else None):
+    if difference.table not in ("jobs", "attempts") or len(difference.key) < 2:
+        return []
+    name = difference.key[:2]
+    # What the log gives is to be trusted; what is stored perhaps not, so it is looked at last, and may lead nowhere.
+    rows = (difference.expected, difference.found) if difference.table == "jobs" else ()
+    for raw in (*rows, await reader.get(row_key(JOBS, name))):
         try:
-            job: JobRow | None = decoded(JOBS, name or (), bytes_of_row)
-        except SiloError:
+            job: JobRow | None = decoded(JOBS, name, raw)
+            events = await history(reader, job.last_seq, most=EVENTS_SHOWN_MAX) if job is not None else []
+        except (SiloError, LookupError):
             continue
-        if job is not None:
-            events = await history(reader, job.last_seq, most=EVENTS_SHOWN_MAX)
+        if events:
             return list(timeline(events, since_ms=events[0].time_ms))
     return []

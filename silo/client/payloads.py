@@ -20,7 +20,14 @@ class Codec(Protocol):
         ...
 
 
-class MessagePack:
+class _Codec:
+    """Shown by its name."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class MessagePack(_Codec):
     """The convention of this protocol: None, bool, int, float, str, bytes, datetime with a zone, lists and dicts of these.
 
     Tools such as `siloctl` and SQL show it as JSON.
@@ -35,7 +42,7 @@ class MessagePack:
         return msgpack.unpackb(data, strict_map_key=False, timestamp=3) if data else None
 
 
-class Json:
+class Json(_Codec):
     """JSON as UTF-8, for programs whose other end cannot read MessagePack.  Tools show it as bytes."""
 
     def encode(self, value: Any) -> bytes:
@@ -45,7 +52,7 @@ class Json:
         return json.loads(data) if data else None
 
 
-class Raw:
+class Raw(_Codec):
     """Bytes as they are."""
 
     def encode(self, value: Any) -> bytes:

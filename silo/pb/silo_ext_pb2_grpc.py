@@ -262,7 +262,8 @@ class Workers:
 
 
 class HistoryStub:
-    """Reads the log.  Only what is durable is ever shown.
+    """Reads the log.  Only what is durable is ever shown.  As in SQL, who may call may see the events of all tenants of a shard;
+    the filter is for convenience.
     """
 
     def __init__(self, channel):
@@ -289,7 +290,8 @@ class HistoryStub:
 
 
 class HistoryServicer:
-    """Reads the log.  Only what is durable is ever shown.
+    """Reads the log.  Only what is durable is ever shown.  As in SQL, who may call may see the events of all tenants of a shard;
+    the filter is for convenience.
     """
 
     def ReadEvents(self, request, context):
@@ -340,7 +342,8 @@ def add_HistoryServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class History:
-    """Reads the log.  Only what is durable is ever shown.
+    """Reads the log.  Only what is durable is ever shown.  As in SQL, who may call may see the events of all tenants of a shard;
+    the filter is for convenience.
     """
 
     @staticmethod

@@ -16,6 +16,7 @@ from silo.shard.jobs import JobName
 from silo.shard.reading import get_history
 
 EVENTS_A_MESSAGE = 500
+TELL_AFTER_EVENTS = 10_000
 SERVICE = ext.DESCRIPTOR.services_by_name["History"]
 TYPES = {kind.__name__: kind for kind in EVENTS}
 
@@ -33,10 +34,10 @@ class History:
         last = log.durable_seq
         if request.HasField("to_seq"):
             last = min(last, request.to_seq)
-        async for events in log.read(max(request.from_seq, 1), end=last + 1):
-            async for batch in _batches(events, request.filter, wanted):
-                yield batch
-        yield ext.EventBatch(seq=max(last, 0))
+        start = max(request.from_seq, 1)
+        async for batch in _batches(log.read(start, end=last + 1), start, request.filter, wanted):
+            yield batch
+        yield ext.EventBatch(seq=max(last, start - 1))
 
     async def Subscribe(
         self, request: ext.SubscribeRequest, context: Context
@@ -44,10 +45,10 @@ class History:
         log, wanted = self.shards.resolve(request.shard).shard.log, _types(request.filter)
         start = request.from_seq if request.HasField("from_seq") else log.durable_seq + 1
         # So that the caller knows where it stands before anything comes.
-        yield ext.EventBatch(seq=max(start, 1) - 1)
-        async for events in log.follow(max(start, 1)):
-            async for batch in _batches(events, request.filter, wanted):
-                yield batch
+        start = max(start, 1)
+        yield ext.EventBatch(seq=start - 1)
+        async for batch in _batches(log.follow(start), start, request.filter, wanted):
+            yield batch
 
     async def GetJobHistory(
         self, request: ext.GetJobHistoryRequest, context: Context
@@ -67,22 +68,31 @@ def _types(wanted: ext.EventFilter) -> frozenset[type[Event]]:
 
 
 async def _batches(
-    events: Sequence[Event], wanted: ext.EventFilter, types: frozenset[type[Event]]
+    records: AsyncIterator[Sequence[Event]],
+    start: int,
+    wanted: ext.EventFilter,
+    types: frozenset[type[Event]],
 ) -> AsyncIterator[ext.EventBatch]:
-    """What of a record is wanted, in messages; with turns of the event loop between them."""
+    """What is wanted of the records from `start` on, in messages; with turns of the event loop between them.
+
+    A message without events comes only now and then, so that whoever looks for little can go on from there.
+    """
     tenant = wanted.tenant if wanted.HasField("tenant") else None
     job_id = wanted.job_id if wanted.HasField("job_id") else None
-    for at in range(0, len(events), EVENTS_A_MESSAGE):
-        piece = events[at : at + EVENTS_A_MESSAGE]
-        yield ext.EventBatch(
-            events=[
+    told_seq = start - 1
+    async for events in records:
+        for at in range(0, len(events), EVENTS_A_MESSAGE):
+            piece = events[at : at + EVENTS_A_MESSAGE]
+            found = [
                 message(event)
                 for event in piece
                 if (not types or type(event) in types) and matches(event, tenant=tenant, job_id=job_id)
-            ],
-            seq=piece[-1].seq,
-        )
-        await asyncio.sleep(0)
+            ]
+            seq = piece[-1].seq
+            if found or seq - told_seq >= TELL_AFTER_EVENTS:
+                told_seq = seq
+                yield ext.EventBatch(events=found, seq=seq)
+            await asyncio.sleep(0)
 
 
 def message(event: Event) -> ext.Event:

@@ -112,10 +112,30 @@ class Difference:
     found: bytes | None
 
     def __str__(self) -> str:
-        def told(row: bytes | None) -> str:
-            return "no row" if row is None else row.hex()
+        expected, found = self._told(self.expected), self._told(self.found)
+        if isinstance(expected, dict) and isinstance(found, dict):
+            # The fields that differ, which are few of many.
+            fields = [name for name in expected if expected[name] != found[name]]
+            expected = {name: expected[name] for name in fields}
+            found = {name: found[name] for name in fields}
+        return f"{self.table} {self.key}: the log gives {_in_words(expected)}, found {_in_words(found)}"
 
-        return f"{self.table} {self.key}: the log gives {told(self.expected)}, found {told(self.found)}"
+    def _told(self, row: bytes | None) -> Any:
+        """A row by its fields, or what else can be said of it."""
+        if row is None:
+            return "no row"
+        table = next(one for one in TABLES if one.name == self.table)
+        try:
+            value = table.decode(row)
+        except (ValueError, TypeError):
+            return f"bytes that are no row: {row.hex()}"
+        return attrs.asdict(value, recurse=False) if attrs.has(type(value)) else value
+
+
+def _in_words(told: Any) -> str:
+    if isinstance(told, dict):
+        return ", ".join(f"{name} = {value!r}" for name, value in told.items())
+    return str(told)
 
 
 async def compare(expected: Reader, found: Reader) -> Difference | None:

@@ -448,6 +448,7 @@ def test_a_shard_that_opens_again_has_its_questions_asked_again():
             while True:
                 decided.clear()
                 with suppress(Unavailable):
+                    await shard.log.durable()
                     if await facts_of(shard, RateChecked):
                         return
                 await decided.wait()

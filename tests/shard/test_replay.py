@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import attrs
 import pytest
 
 from silo.errors import Corrupt
@@ -7,7 +8,7 @@ from silo.events.log import record_key
 from silo.projections.fold import TABLES
 from silo.projections.jobs import JOBS
 from silo.shard.checkpoint import Note, read_note
-from silo.shard.disk import read_table, row_key
+from silo.shard.disk import decoded, read_table, row_key
 from silo.shard.enqueue import enqueue
 from silo.shard.lease import lease_tasks
 from silo.shard.outcome import report_outcome
@@ -100,20 +101,46 @@ def test_a_database_without_a_checkpoint_has_no_rows_to_differ():
     run(main())
 
 
+def test_of_two_rows_the_fields_that_differ_are_told():
+    async def main():
+        db = await a_history()
+        key = ("acme", "005")
+        row = decoded(JOBS, key, await db.get(row_key(JOBS, key)))
+        batch = db.batch()
+        batch.put(row_key(JOBS, key), JOBS.encode(attrs.evolve(row, attempts=7)))
+        await db.write(batch)
+        assert str(await verify(db, MemoryDatabase())) == (
+            f"jobs ('acme', '005'): the log gives attempts = {row.attempts}, found attempts = 7"
+        )
+
+    run(main())
+
+
 @pytest.mark.parametrize(
     ("number", "change", "text"),
     [
         pytest.param(
-            5, b"damaged", r"^jobs \('acme', '005'\): the log gives [0-9a-f]+, found [0-9a-f]+$", id="changed"
+            5,
+            b"damaged",
+            r"^jobs \('acme', '005'\): the log gives spec = .*, found bytes that are no row: [0-9a-f]+$",
+            id="changed",
         ),
         pytest.param(
-            5, None, r"^jobs \('acme', '005'\): the log gives [0-9a-f]+, found no row$", id="missing"
+            5, None, r"^jobs \('acme', '005'\): the log gives spec = .*, found no row$", id="missing"
         ),
         pytest.param(29, None, r"^jobs \('acme', '029'\): .* found no row$", id="the last one missing"),
         pytest.param(0, None, r"^jobs \('acme', '000'\): .* found no row$", id="the first one missing"),
-        pytest.param(999, b"x", r"^jobs \('acme', '999'\): the log gives no row, found 78$", id="too many"),
         pytest.param(
-            -5, b"x", r"^jobs \('acme', '-05'\): the log gives no row, found 78$", id="one in front"
+            999,
+            b"x",
+            r"^jobs \('acme', '999'\): the log gives no row, found bytes that are no row: 78$",
+            id="too many",
+        ),
+        pytest.param(
+            -5,
+            b"x",
+            r"^jobs \('acme', '-05'\): the log gives no row, found bytes that are no row: 78$",
+            id="one in front",
         ),
     ],
 )

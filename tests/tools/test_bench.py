@@ -49,7 +49,7 @@ def test_a_row_that_does_not_exist_is_refused_with_those_that_do():
     said = bench("--only", "in-process,unairy")
 
     assert said.returncode == 2
-    assert "there is no row 'unairy'; there are in-process, unary, batch, backlog" in " ".join(
+    assert "there is no row 'unairy'; there are in-process, unary, batch, stream, peers, backlog" in " ".join(
         said.stderr.split()
     )
 
@@ -58,5 +58,5 @@ def test_help_names_every_row():
     said = bench("--help")
 
     assert said.returncode == 0
-    for row in ("in-process", "unary", "backlog", "open", "replay", "latency", "idle", "micro"):
+    for row in ("in-process", "unary", "stream", "peers", "backlog", "open", "replay", "latency", "idle", "micro"):
         assert f"\n    {row} " in said.stdout

@@ -16,6 +16,7 @@ from tools.bench import (
     limits,
     micro,
     opening,
+    peers,
     replaying,
     stream,
     unary,
@@ -95,6 +96,7 @@ ROWS: dict[str, Row] = {
     "stream": Row(
         "the same by a worker's stream, also from a long backlog; enqueue to handler start", stream.figures
     ),
+    "peers": Row("PgQueuer, Procrastinate and Celery, which it installs; only if asked for", peers.figures),
     "backlog": Row("drain from a long queue against an empty one; memory", backlog.figures),
     "limits": Row("a limit on each job against none; a queue with very many waiters", limits.figures),
     "open": Row("how soon a shard with many jobs is there after a crash", opening.figures),
