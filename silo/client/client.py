@@ -285,11 +285,12 @@ class AsyncClient:
             sql=sql, tenant=self._tenant(tenant), parameters=[parameter(value) for value in parameters]
         )
         place = self._place(tenant, shard)
-        parts = [
-            message.ipc_data
+        # Each message is a stream of its own, the first one with the schema though it may have no rows.
+        tables = [
+            pa.ipc.open_stream(message.ipc_data).read_all()
             async for message in self.calls.stream("Silo", "QueryArrow", request, place, timeout_s=timeout_s)
         ]
-        return pa.ipc.open_stream(b"".join(parts)).read_all()
+        return pa.concat_tables(tables)
 
     def _place(self, tenant: str | None, shard: str | None) -> Place:
         return Place(tenant=self._tenant(tenant), shard_id=shard)

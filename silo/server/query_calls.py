@@ -119,7 +119,7 @@ class QueryCalls:
         opened, statements = self.shards.resolve(request.shard), self.statements
         from silo.query import statement
 
-        began, rows = time.monotonic(), 0
+        began, rows, sent = time.monotonic(), 0, False
         with statements.admitted(opened.id):
             planned = await statement.plan(request.sql, _values(request.parameters))
             async with planned.running(opened.shard) as batches:
@@ -132,8 +132,11 @@ class QueryCalls:
                         raise statements.timed_out() from None
                     if batch is None:
                         break
-                    rows += batch.num_rows
+                    rows, sent = rows + batch.num_rows, True
                     yield pb.ArrowIpcMessage(ipc_data=_whole_stream(batch))
+            if not sent:
+                # An empty batch, so that readers learn the columns of a result without rows, too.
+                yield pb.ArrowIpcMessage(ipc_data=_whole_stream(_no_rows(planned.columns)))
         statements.log_if_slow(" (arrow)", opened.id, began, rows, request.sql)
 
 
@@ -145,6 +148,12 @@ def _whole_stream(batch: pa.RecordBatch) -> bytes:
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
     return bytes(sink.getvalue())
+
+
+def _no_rows(columns: pa.Schema) -> pa.RecordBatch:
+    import pyarrow as pa
+
+    return pa.RecordBatch.from_arrays([pa.array([], column.type) for column in columns], schema=columns)
 
 
 def _values(parameters: Iterable[pb.QueryParameter]) -> list[Any]:

@@ -211,6 +211,10 @@ def test_sql_gives_rows_and_arrow_tables_with_parameters():
             assert found.rows[0]["n"] is None
             table = await client.query_arrow("select id from jobs where id <> $1 order by id", "job-1")
             assert table.to_pydict() == {"id": ["job-0", "job-2"]}
+            nothing = await client.query_arrow("select id, priority from jobs where id = 'none'")
+            assert (nothing.num_rows, nothing.column_names) == (0, ["id", "priority"])
+            many = await client.query_arrow("select value from generate_series(1, 100000)")
+            assert many.column(0).to_pylist() == list(range(1, 100_001))
             [shard] = await client.shards()
             assert (await client.query("select 1 as one", shard=shard.id)).rows == ({"one": 1},)
             with pytest.raises(TypeError, match="not list"):

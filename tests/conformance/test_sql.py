@@ -201,7 +201,8 @@ def test_arrow_comes_in_messages_of_which_each_is_a_whole_stream(limited):
 
     assert sorted(table["id"].to_pylist()) == ids
     assert table["metadata"].to_pylist() == [[("k", "v")]] * 3
-    assert limited.call("QueryArrow", sql="SELECT id FROM jobs WHERE id = 'nobody'") == []
+    [nothing] = limited.call("QueryArrow", sql="SELECT id FROM jobs WHERE id = 'nobody'")
+    assert pa.ipc.open_stream(nothing.ipc_data).read_next_batch().to_pydict() == {"id": []}
 
 
 # --- parameters ----------------------------------------------------------------------------------------------------------

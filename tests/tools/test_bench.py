@@ -58,5 +58,16 @@ def test_help_names_every_row():
     said = bench("--help")
 
     assert said.returncode == 0
-    for row in ("in-process", "unary", "stream", "peers", "backlog", "open", "replay", "latency", "idle", "micro"):
+    for row in (
+        "in-process",
+        "unary",
+        "stream",
+        "peers",
+        "backlog",
+        "open",
+        "replay",
+        "latency",
+        "idle",
+        "micro",
+    ):
         assert f"\n    {row} " in said.stdout
