@@ -97,6 +97,7 @@ class _Stream:
         self._running: list[asyncio.Task[None]] = []
         self._answering: set[asyncio.Task[None]] = set()
         self._room = asyncio.Semaphore(MESSAGES_AT_ONCE_MAX)
+        self._is_ending = False
         self._failure: BaseException | None = None
 
     # --- life ------------------------------------------------------------------------------------------------------------
@@ -143,9 +144,14 @@ class _Stream:
         for part in self._running:
             if part is not asyncio.current_task():
                 part.cancel()
+        await self._finish()
+        raise stopping()
+
+    async def _finish(self) -> None:
+        """Lease no more, and wait for all that is under way.  What is leased then is sent: it must not be nobody's."""
+        self._is_ending = True
         while self._answering:
             await asyncio.wait(self._answering)
-        raise stopping()
 
     # --- what the worker says --------------------------------------------------------------------------------------------
 
@@ -154,8 +160,7 @@ class _Stream:
         await self._hear(first)
         async for message in requests:
             await self._hear(message)
-        while self._answering:
-            await asyncio.wait(self._answering)
+        await self._finish()
         self._outbox.end()
 
     async def _hear(self, message: ext.FromWorker) -> None:
@@ -242,13 +247,26 @@ class _Stream:
                 await wake.wait()
                 wake.clear()
                 try:
-                    while self._credits and opened.is_serving and has_work(self._task_group, shard.rows):
-                        await self._lease_some(shard)
+                    while self._can_lease(opened):
+                        leasing = asyncio.create_task(self._lease_some(shard))
+                        self._answering.add(leasing)
+                        leasing.add_done_callback(self._leased_some)
+                        await asyncio.shield(leasing)
                         # What is leased already must be out before more is.
                         await self._outbox.taken.wait()
                 except Unavailable:
                     await asyncio.sleep(LEASE_AGAIN_S)
                     wake.set()
+
+    def _can_lease(self, opened: OpenShard) -> bool:
+        ready = self._credits > 0 and not self._is_ending and opened.is_serving
+        return ready and has_work(self._task_group, opened.shard.rows)
+
+    def _leased_some(self, leasing: asyncio.Task[None]) -> None:
+        self._answering.discard(leasing)
+        # An error is for `lease`; if that has ended, for nobody.
+        if not leasing.cancelled():
+            leasing.exception()
 
     async def _lease_some(self, shard: Shard) -> None:
         # Taken before the command waits, so that no other shard gives for the same credits.

@@ -533,10 +533,10 @@ def test_a_worker_that_the_broker_refuses_ends_with_the_reason():
 
 def test_a_worker_waits_for_a_broker_that_is_not_there_yet_and_can_be_stopped():
     async def main():
-        worker = Worker(AsyncClient("127.0.0.1:1", timeout_s=0.2))
+        worker = Worker(AsyncClient("127.0.0.1:1", timeout_s=2 * IN_S))
         worker.task("g")(lambda payload: None)
         runs = asyncio.create_task(worker.run())
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.1)
         assert not runs.done()
         worker.stop()
         await runs

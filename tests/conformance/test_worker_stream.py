@@ -233,6 +233,19 @@ async def test_a_worker_that_closes_its_side_gets_its_answers_first(node):
 
 
 @running
+async def test_what_is_leased_when_a_worker_closes_its_side_is_sent_all_the_same(node):
+    for number in range(20):
+        async with stream_of(node, worker=f"w{number}") as stream:
+            await enqueue(node, f"job-{number}")
+            await stream.call.done_writing()
+            heard: list[pb.Task] = []
+            while (message := await stream.hear()) is not grpc.aio.EOF:
+                heard += message.tasks
+        leases = pb.QueryRequest(shard=node.shard, sql=f"SELECT 1 FROM leases WHERE worker_id = 'w{number}'")
+        assert (await node.call("Query", leases)).row_count == len(heard)
+
+
+@running
 async def test_a_server_that_stops_answers_what_it_was_told_and_sends_the_worker_away(node):
     async with stream_of(node) as stream:
         await enqueue(node, "a")

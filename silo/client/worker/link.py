@@ -108,6 +108,10 @@ class Link:
                     if task.done():
                         task.result()
                 self._calls.ask_again()
+            for address, task in nodes.items():
+                # A stream ends when the broker has said its last word on it; nobody else has anything to wait for.
+                if address not in self._sessions:
+                    task.cancel()
             if nodes:
                 await asyncio.wait(nodes.values(), timeout=REPORT_WITHIN_S)
             while self._held:
@@ -127,14 +131,16 @@ class Link:
 
     async def _topology(self, draining: asyncio.Task[Any]) -> Topology | None:
         """Where the nodes are; None when the worker drains before anybody tells."""
-        tries = 0
         while not draining.done():
+            asking = asyncio.create_task(self._calls.topology())
+            await asyncio.wait([draining, asking], return_when=asyncio.FIRST_COMPLETED)
+            if not asking.done():
+                asking.cancel()
+                return None
             try:
-                return await self._calls.topology()
+                return asking.result()
             except BrokerUnavailable as error:
                 logger.warning("no broker yet: %s", error)
-                await asyncio.wait([draining], timeout=CONNECT_AGAIN_S[min(tries, len(CONNECT_AGAIN_S) - 1)])
-                tries += 1
         return None
 
     async def _keep_asking(self, address: str, share: int) -> None:
