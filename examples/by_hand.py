@@ -1,7 +1,7 @@
 """Hand over a job, do its work, print its result: a client and a worker in one program, with all that either needs.
 
     silo serve                              in another terminal, or: make serve
-    python examples/hello.py [HOST:PORT]    the broker, if it is not at 127.0.0.1:7450
+    python examples/by_hand.py [HOST:PORT]    the broker, if it is not at 127.0.0.1:7450
 
 docs/clients.md says why each step is as it is.
 """

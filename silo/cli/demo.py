@@ -5,7 +5,6 @@ look afterwards.  The files beside this one are its parts:
 
     demo_plan        which jobs, and how each must end
     demo_processes   the broker and the workers
-    demo_client      the few gRPC calls that they and this program make
     demo_worker      the program of a worker
     demo_audit       what the shards' logs and rows say when all is over
     demo_screen      what you see
@@ -27,19 +26,20 @@ from pathlib import Path
 from typing import Any
 
 import click
-import grpc
 
 from silo.cli.demo_audit import Audit, Outage, audit
-from silo.cli.demo_client import Client
 from silo.cli.demo_plan import HARBOUR, IN_WORDS, TENANTS, Kind, PlannedJob, plan
 from silo.cli.demo_processes import DemoFailed, Processes, Started, processes
 from silo.cli.demo_screen import Figures, Screen
+from silo.client import AsyncClient, ClientError, Status
+from silo.client.calls import Place
 from silo.events.catalogue import JobEnqueued
 from silo.pb import silo_pb2 as pb
 from silo.settings import load
 
 WORKERS = 3
 EXPLAIN_AFTER_S = 3.0
+GIVE_UP_S = 20.0
 LANES = 16
 """Calls that the client has under way at the same time."""
 
@@ -79,7 +79,7 @@ def demo(jobs: int, data: Path) -> None:
             f"Interrupted: all processes of the demo are stopped, and what they wrote is in {data}.", err=True
         )
         sys.exit(INTERRUPTED)
-    except (DemoFailed, grpc.aio.AioRpcError, ExceptionGroup) as failure:
+    except (DemoFailed, ClientError, ExceptionGroup) as failure:
         click.echo(f"The demo failed: {in_words(failure)}", err=True)
         sys.exit(1)
 
@@ -88,8 +88,8 @@ def in_words(failure: Exception) -> str:
     """What went wrong first.  Raises the failure again if it is a bug."""
     while isinstance(failure, ExceptionGroup):
         failure = failure.exceptions[0]
-    if isinstance(failure, grpc.aio.AioRpcError):
-        return f"the broker answered {failure.code().name}: {failure.details()}"
+    if isinstance(failure, ClientError):
+        return f"the broker answered {failure.code.name}: {failure}"
     if isinstance(failure, DemoFailed):
         return str(failure)
     raise failure
@@ -193,12 +193,10 @@ class Demo:
 
     async def run(self) -> None:
         self._introduce()
-        self.client = Client(self.settings.server.grpc_addr, actor="demo")
-        try:
-            async with processes(self.home) as running:
-                outage = await self._run(running)
-        finally:
-            await self.client.close()
+        self.client = AsyncClient(self.settings.server.grpc_addr, actor="demo", timeout_s=GIVE_UP_S)
+        async with self.client, processes(self.home) as running:
+            outage = await self._run(running)
+            self.sent_again = self.client.calls.sent_again
         self.screen.step("workers and broker are stopped; now to what is in the shards")
         found = await audit(self.settings, self.acknowledged, outage)
         if found.problems:
@@ -231,7 +229,7 @@ class Demo:
 
     async def _start_broker(self, running: Processes) -> None:
         broker = await running.start_broker(self.config)
-        await broker.or_ended(self.client.connect())
+        await broker.or_ended(self.client.shards())
         shards = self.settings.coordination.initial_shard_count
         self.screen.step(
             f"broker started (pid {broker.pid}): gRPC on {self.settings.server.grpc_addr}, {shards} shards, fsync on"
@@ -254,25 +252,27 @@ class Demo:
 
     async def _enqueue(self, jobs: Iterator[PlannedJob]) -> None:
         for job in jobs:
-            await self.client.enqueue(job.request(now_ms()))
-            self._acknowledge(job)
+            await self._hand_over(job)
             if job.kind is Kind.CALLED_OFF:
-                await self.client.cancel(job.tenant, job.id)
+                await self.client.job(job.id, tenant=job.tenant).cancel()
                 self.called_off += 1
             if job is self.last_ship:
                 await self._explain(job)
 
     async def _interrupt(self, job: PlannedJob) -> None:
         """Enqueue a job, wait until a worker runs it, and cancel it."""
-        await self.client.enqueue(job.request(now_ms()))
-        self._acknowledge(job)
+        await self._hand_over(job)
+        handle = self.client.job(job.id, tenant=job.tenant)
         while True:
-            if await self.client.status(job.tenant, job.id) == pb.JOB_STATUS_RUNNING:
+            if await handle.status() is Status.RUNNING:
                 break
             await asyncio.sleep(0.05)
-        await self.client.cancel(job.tenant, job.id)
+        await handle.cancel()
 
-    def _acknowledge(self, job: PlannedJob) -> None:
+    async def _hand_over(self, job: PlannedJob) -> None:
+        [made] = await self.client.enqueue_many([job.new])
+        if isinstance(made, ClientError):
+            raise made
         self.acknowledged.append(job)
         if len(self.acknowledged) >= len(self.jobs) / 2:
             self.half.set()
@@ -293,10 +293,9 @@ class Demo:
             f"broker started again (pid {broker.pid}); client and workers send their calls again until it answers"
         )
         # Not over the client's own connection, which waits a little longer with each try that fails.
-        probe = Client(self.settings.server.grpc_addr, actor="demo")
-        await probe.connect()
+        async with AsyncClient(self.settings.server.grpc_addr, timeout_s=GIVE_UP_S) as probe:
+            await probe.shards()
         back_ms = now_ms()
-        await probe.close()
         self.screen.step(
             f"[bold green]the broker answers again[/], {(back_ms - killed_ms) / 1000:.1f} s after the kill"
         )
@@ -304,8 +303,8 @@ class Demo:
 
     async def _explain(self, job: PlannedJob) -> None:
         """Ask the broker why a job is not running, as `silo job explain` does."""
-        told = await self.client.explain(job.tenant, job.id)
-        self.screen.step(f"why does {job.id} of the {job.tenant} not run?  {told}")
+        told = await self.client.job(job.id, tenant=job.tenant).explain()
+        self.screen.step(f"why does {job.id} of the {job.tenant} not run?  {told.summary}")
 
     async def _all_ended(self) -> None:
         """Wait until the broker has no job that has not ended."""
@@ -313,7 +312,7 @@ class Demo:
         began = time.monotonic()
         explained = False
         while time.monotonic() - began < patience_s:
-            total, ended = await self.client.totals()
+            total, ended = await self._totals()
             if total == ended == len(self.jobs):
                 return
             if not explained and time.monotonic() - began > EXPLAIN_AFTER_S:
@@ -324,6 +323,12 @@ class Demo:
                 )
             await asyncio.sleep(0.1)
         raise DemoFailed(f"{total - ended:,} of {total:,} jobs have not ended after {patience_s:.0f} s more")
+
+    async def _totals(self) -> tuple[int, int]:
+        """How many jobs the broker has, and how many of them have ended."""
+        info = await self.client.calls.call("Silo", "GetNodeInfo", pb.GetNodeInfoRequest(), Place())
+        shards = info.owned_shards
+        return sum(shard.total_jobs for shard in shards), sum(shard.completed_jobs for shard in shards)
 
     # --- how far it is ----------------------------------------------------------------------------------------------------
 
@@ -378,13 +383,14 @@ class Demo:
         self.screen.limit(found, self.jobs)
 
         title("The outage")
-        sent_again = self.client.sent_again + sum(tally["sent_again"] for tally in self.tallies.values())
         expired = sum(life.expired for life in found.lives.values())
         away_s = (outage.back_ms - outage.killed_ms) / 1000
         say(
             f"  {away_s:.1f} s from SIGKILL until the new process answered, with everything that was acknowledged"
         )
-        say(f"  {sent_again:,} times a call found no broker and was sent again; none took effect twice")
+        say(
+            f"  {self.sent_again:,} times a call of the client found no broker and was sent again; none took effect twice"
+        )
         if expired:
             say(
                 f"  {expired:,} tasks were leased in replies that died with the broker; their leases ran out after 10 s,"

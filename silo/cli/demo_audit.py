@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 import attrs
 
 from silo.cli.demo_plan import CRANES, ENDS, HARBOUR, TENANTS, Kind, PlannedJob, work
+from silo.client import MessagePack
 from silo.cluster.ranges import HashRange
 from silo.cluster.shard_map import ShardMap
 from silo.cluster.single_node import beside
@@ -254,9 +255,14 @@ def _why_wrong(job: PlannedJob, life: Life) -> str | None:
     if life.ends != [ENDS[job.kind]]:
         ends = " and ".join(status.kind.lower() for status in life.ends) or "not at all"
         return f"{name} was to end as {ENDS[job.kind].kind.lower()}, and ended {ends}"
-    if ENDS[job.kind] is JobStatus.SUCCEEDED and life.result != work(job.payload):
+    if ENDS[job.kind] is JobStatus.SUCCEEDED and life.result != result_of(job):
         return f"{name} has a result that is not that of its payload"
     return None
+
+
+def result_of(job: PlannedJob) -> bytes:
+    """The result that a worker reports for a job, as it is on the wire."""
+    return MessagePack().encode(work(job.payload))
 
 
 def _worth_telling(found: Audit, jobs: Sequence[PlannedJob], outage: Outage) -> PlannedJob | None:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import hashlib
 import zlib
 from enum import Enum
+from typing import Any
 
 import attrs
 import msgpack
 
-from silo.cli.demo_client import TASK_GROUP
+from silo.client import Concurrency, NewJob, Retry
 from silo.domain.jobs import JobStatus
-from silo.pb import silo_pb2 as pb
 
+TASK_GROUP = "demo"
 TENANTS = ("bakery", "cinema", "dentist", "florist", "garage", "harbour")
 HARBOUR = "harbour"
 CRANE = "crane"
@@ -65,7 +66,9 @@ ENDS = {
 }
 
 
-CRANE_LIMIT = pb.Limit(concurrency=pb.ConcurrencyLimit(key=CRANE, max_concurrency=CRANES))
+CRANE_LIMIT = Concurrency(CRANE, CRANES)
+RETRY = Retry(times=5, first_s=0.2, longest_s=5, jitter=False)
+RETRY_HOPELESS = attrs.evolve(RETRY, times=2)
 
 
 @attrs.frozen(kw_only=True)
@@ -85,29 +88,24 @@ class PlannedJob:
     start_in_ms: int = 0
 
     @property
-    def payload(self) -> bytes:
+    def payload(self) -> dict[str, Any]:
         text = (
             f"{self.tenant}/{self.id}: "
             + "what the worker is to know, such as an address or a file name. " * 3
         )
-        packed: bytes = msgpack.packb({"kind": self.kind.value, "fails": self.fails, "text": text})
-        return packed
+        return {"kind": self.kind.value, "fails": self.fails, "text": text}
 
-    def request(self, now_ms: int) -> pb.EnqueueRequest:
-        """The job as it is sent, without its shard."""
-        return pb.EnqueueRequest(
+    @property
+    def new(self) -> NewJob:
+        """The job as it is handed over."""
+        return NewJob(
             id=self.id,
             tenant=self.tenant,
             task_group=TASK_GROUP,
             priority=self.priority,
-            start_at_ms=now_ms + self.start_in_ms if self.start_in_ms else 0,
-            retry_policy=pb.RetryPolicy(
-                retry_count=2 if self.kind is Kind.HOPELESS else 5,
-                initial_interval_ms=200,
-                max_interval_ms=5_000,
-                backoff_factor=2.0,
-            ),
-            payload=pb.SerializedBytes(msgpack=self.payload),
+            delay_s=self.start_in_ms / 1000 or None,
+            retry=RETRY_HOPELESS if self.kind is Kind.HOPELESS else RETRY,
+            payload=self.payload,
             metadata={"kind": self.kind.value},
             limits=[CRANE_LIMIT] if self.kind is Kind.LIMITED else [],
         )
@@ -147,10 +145,9 @@ def _job(number: int) -> PlannedJob:
     return job
 
 
-def work(payload: bytes) -> bytes:
-    """What a worker makes of a job's payload: the result that it reports."""
-    digest = payload
+def work(payload: dict[str, Any]) -> dict[str, str]:
+    """What a worker makes of a job's payload: the result that it returns."""
+    digest: bytes = msgpack.packb(payload)
     for _ in range(HASHES):
         digest = hashlib.sha256(digest).digest()
-    result: bytes = msgpack.packb({"sha256": digest.hex()})
-    return result
+    return {"sha256": digest.hex()}

@@ -61,9 +61,13 @@ class Calls:
     Args:
         timeout_s: how long a call may take with all its tries, in seconds.
         try_s: how long one try may take.
+
+    Attributes:
+        sent_again: how many tries have followed one that was not answered, or with UNAVAILABLE.
     """
 
     def __init__(self, options: Options, *, timeout_s: float, try_s: float) -> None:
+        self.sent_again = 0
         self.nodes = Nodes(options)
         self.timeout_s = timeout_s
         self._try_s = try_s
@@ -142,7 +146,7 @@ class Calls:
         """Make a call about a shard.
 
         Args:
-            request: its `shard` is filled in.
+            request: its `shard` is filled in, if it has one.
             timeout_s: for all tries together; None: as long as calls usually may take.
             retry_timeouts: False for a call whose own work may take longer than the broker lets it.
             tries: is counted up.
@@ -164,7 +168,8 @@ class Calls:
             topology = self._topology
             shard_id, address = await self.locate(place)
             topology = topology or self._topology
-            request.shard = shard_id
+            if "shard" in request.DESCRIPTOR.fields_by_name:
+                request.shard = shard_id
             stub = getattr(self.nodes[address].services[service], rpc)
             try:
                 return await stub(request, timeout=try_s(left_s), metadata=self._options.metadata)
@@ -217,6 +222,7 @@ class Calls:
             if loop.time() + pause_s >= deadline:
                 raise _out_of_time(failure, timeout_s, tries + 1, self._options.addresses) from None
             tries += 1
+            self.sent_again += 1
             await asyncio.sleep(pause_s)
 
     def _learn(self, error: grpc.aio.AioRpcError, shard_id: str, topology: Topology | None) -> None:

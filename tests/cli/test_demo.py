@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import attrs
 import pytest
 from click.testing import CliRunner
 
 from silo.cli.demo import demo
-from silo.cli.demo_audit import Audit, Life, problems
-from silo.cli.demo_plan import CRANES, ENDS, TENANTS, Kind, PlannedJob, plan, work
+from silo.cli.demo_audit import Audit, Life, problems, result_of
+from silo.cli.demo_plan import CRANES, ENDS, TENANTS, Kind, PlannedJob, plan
 from silo.domain.jobs import JobStatus
 from silo.projections.counters import CountRow
 
@@ -73,7 +74,7 @@ def test_every_job_reaches_its_end_although_the_broker_is_killed(tmp_path: Path)
             r"why does job-\d+ of the harbour not run\?",
             r"10 jobs, 2 slots: never more than 2 were held at once, and all were given back",
             r"JobEnqueued .* demo, Enqueue",
-            r"AttemptFailed +attempt \d, DEMO_FAILURE +worker-\d, ReportOutcome",
+            r"AttemptFailed +attempt \d, DemoFailure +worker-\d, ReportOutcome",
             r"AttemptSucceeded +attempt \d",
             r"serve -c silo-demo-data/silo.toml",
         ):
@@ -139,7 +140,7 @@ def as_planned() -> Audit:
             (job.tenant, job.id): Life(
                 enqueued=1,
                 ends=[ENDS[job.kind]],
-                result=work(job.payload) if ENDS[job.kind] is JobStatus.SUCCEEDED else b"",
+                result=result_of(job) if ENDS[job.kind] is JobStatus.SUCCEEDED else b"",
             )
             for job in JOBS
         }
@@ -182,7 +183,7 @@ def test_a_job_that_did_not_end_as_planned_is_noticed(ends: list[JobStatus], tol
 
 def test_a_wrong_result_is_noticed() -> None:
     found, job = as_planned(), a_plain_job()
-    found.life(job).result = work(b"of another job")
+    found.life(job).result = result_of(attrs.evolve(job, id="another"))
 
     assert "has a result that is not that of its payload" in next(problems(found, JOBS))
 
