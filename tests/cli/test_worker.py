@@ -18,10 +18,16 @@ from silo.testing import broker
 from tests.serving import IN_S
 
 APP = """
+import time
 from silo.client import Worker
 
-worker = Worker("127.0.0.1:1")
+worker = Worker("127.0.0.1:1", drain_s=0.2)
 nothing = 5
+
+@worker.task("stuck")
+def stuck(_):
+    print("stuck", flush=True)
+    time.sleep(3600)
 
 @worker.task("greetings")
 async def greet(payload):
@@ -31,11 +37,12 @@ async def greet(payload):
 """
 
 
-def start(home: Path, *arguments: str) -> subprocess.Popen:
+def start(home: Path, *arguments: str, stdout: int | None = None) -> subprocess.Popen:
     (home / "shop.py").write_text(APP)
     return subprocess.Popen(
         [sys.executable, "-m", "silo.cli.main", "worker", *arguments],
         cwd=home,
+        stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": os.getcwd()},
@@ -60,10 +67,21 @@ def test_a_worker_does_jobs_until_it_is_told_to_stop(tmp_path):
             process.send_signal(signal.SIGTERM)
             code, log = said(process)
         assert code == 0
-        assert "worker w1 does greetings at " in log
+        assert "worker w1 does stuck, greetings at " in log
         assert "job b failed in attempt 1 (the last one): ValueError: not this one" in log
         assert "stopping: no new tasks" in log
         assert client.job("a").status() is Status.SUCCEEDED
+
+
+def test_a_thread_that_does_not_end_in_time_does_not_keep_the_process(tmp_path):
+    with broker() as silo, silo.client() as client:
+        process = start(tmp_path, "shop:worker", "--broker", silo.address, stdout=subprocess.PIPE)
+        client.enqueue("stuck")
+        assert process.stdout.readline() == "stuck\n"
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=IN_S)
+        assert process.returncode == 1
+        assert "1 tasks did not end in time; other workers get them when their leases end" in log
 
 
 def test_logs_as_json_carry_the_job(tmp_path):

@@ -83,6 +83,7 @@ class Worker:
         self._middlewares: list[Middleware] = []
         self._groups: list[_Group] = []
         self._stopping: asyncio.Event | None = None
+        self._left_behind = False
 
     # --- what it does ----------------------------------------------------------------------------------------------------
 
@@ -152,6 +153,10 @@ class Worker:
             asyncio.run(self._until_signal(beside))
         except KeyboardInterrupt:
             sys.exit(130)
+        if self._left_behind:
+            # A thread that did not end in time would keep the process; nobody can end it otherwise.
+            logging.shutdown()
+            os._exit(1)
 
     async def _until_signal(self, beside: Callable[[], Coroutine[Any, Any, None]] | None) -> None:
         loop = asyncio.get_running_loop()
@@ -208,6 +213,7 @@ class Worker:
             _, late = await asyncio.wait(running, timeout=self._drain_s)
             if late:
                 left = sum(len(group.at_work) for group in self._groups)
+                self._left_behind = True
                 logger.warning(
                     "%d tasks did not end in time; other workers get them when their leases end", left
                 )
