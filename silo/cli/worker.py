@@ -12,6 +12,7 @@ from collections import deque
 
 import attrs
 import click
+from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -153,10 +154,12 @@ class _Above(logging.Handler):
 
 def table(worker: Worker, rates: dict[str, _Rate], now_s: float) -> Table:
     """What the worker has done so far."""
-    made = Table(title=f"worker {worker.worker_id}", title_justify="left", title_style="bold")
-    made.add_column("task group")
+    made = Table(
+        title=f"worker {worker.worker_id}", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD
+    )
+    made.add_column("task group", no_wrap=True)
     for name in ("running", "jobs/s", "succeeded", "failed", "cancelled", "lost", "ms a job"):
-        made.add_column(name, justify="right")
+        made.add_column(name, justify="right", no_wrap=True)
     for group, metrics in worker.metrics.items():
         rate = rates[group].look(now_s, metrics.ended)
         made.add_row(group, *_cells(metrics, rate))

@@ -145,11 +145,10 @@ def test_the_table_shows_what_was_done_and_how_fast():
     metrics = worker.metrics["emails"]
     table(worker, rates, 100.0)
     metrics.succeeded, metrics.failed, metrics.running, metrics.busy_s = 1_200, 3, 7, 2.406
-    console = Console(width=120, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    console = Console(width=80, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
     console.print(table(worker, rates, 102.0))
     text = console.export_text()
     console.file.close()
     row = next(line for line in text.splitlines() if "emails" in line)
-    assert [cell.strip() for cell in row.strip("│ ").split("│")] == [
-        "emails", "7", "602", "1,200", "3", "0", "0", "2.0"
-    ]  # fmt: skip
+    assert row.split() == ["emails", "7", "602", "1,200", "3", "0", "0", "2.0"]
+    assert all(word in text for word in ("succeeded", "cancelled", "ms a job"))
