@@ -12,7 +12,6 @@ from collections import deque
 
 import attrs
 import click
-from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -155,7 +154,12 @@ class _Above(logging.Handler):
 def table(worker: Worker, rates: dict[str, _Rate], now_s: float) -> Table:
     """What the worker has done so far."""
     made = Table(
-        title=f"worker {worker.worker_id}", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD
+        title=f"worker {worker.worker_id}",
+        title_justify="left",
+        title_style="bold",
+        header_style="dim",
+        box=None,
+        padding=(0, 2, 0, 0),
     )
     made.add_column("task group", no_wrap=True)
     for name in ("running", "jobs/s", "succeeded", "failed", "cancelled", "lost", "ms a job"):
