@@ -10,7 +10,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from silo.storage.stores import open_database
 CONFIG = """\
 [server]
 grpc_addr = "{grpc_addr}"
+{server}
 
 [coordination]
 initial_shard_count = {shards}
@@ -45,14 +46,19 @@ enabled = false
 enabled = false
 """
 
+NOTHING: Mapping[str, int] = {}
 OPENING_S = 120
 
 
-def configure(directory: str, *, fsync: bool, shards: int = 1) -> Path:
-    """Write the configuration of a server that keeps its data in this directory."""
+def configure(directory: str, *, fsync: bool, shards: int = 1, server: Mapping[str, int] = NOTHING) -> Path:
+    """Write the configuration of a server that keeps its data in this directory; `server` are other settings of its."""
     path = Path(directory, "silo.toml")
     text = CONFIG.format(
-        grpc_addr=f"127.0.0.1:{_free_port()}", directory=directory, fsync=str(fsync).lower(), shards=shards
+        grpc_addr=f"127.0.0.1:{_free_port()}",
+        directory=directory,
+        fsync=str(fsync).lower(),
+        shards=shards,
+        server="\n".join(f"{key} = {value}" for key, value in server.items()),
     )
     path.write_text(text)
     return path
@@ -131,9 +137,11 @@ class Server:
 
 
 @asynccontextmanager
-async def served(directory: str, *, fsync: bool, shards: int = 1) -> AsyncIterator[Server]:
+async def served(
+    directory: str, *, fsync: bool, shards: int = 1, server: Mapping[str, int] = NOTHING
+) -> AsyncIterator[Server]:
     """A server of this directory, for as long as the block lasts; it takes its port, but may still be opening shards."""
-    config = configure(directory, fsync=fsync, shards=shards)
+    config = configure(directory, fsync=fsync, shards=shards, server=server)
     address = load(str(config), {}).settings.server.grpc_addr
     log = Path(directory, "server.log")
     running = _start(config, log)

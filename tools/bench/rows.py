@@ -18,6 +18,7 @@ from tools.bench import (
     opening,
     peers,
     replaying,
+    sql,
     stream,
     unary,
 )
@@ -101,6 +102,7 @@ ROWS: dict[str, Row] = {
     "limits": Row("a limit on each job against none; a queue with very many waiters", limits.figures),
     "open": Row("how soon a shard with many jobs is there after a crash", opening.figures),
     "replay": Row("events a second: open without a checkpoint, rebuild, verify", replaying.figures),
+    "sql": Row("statements on a shard with many jobs", sql.figures),
     "latency": Row("one call by itself and at a steady pace; enqueue to lease", latency.figures),
     "idle": Row("objects written by a server without work, and by work", idle.figures),
     "micro": Row("us an event to encode, decode and fold; rows of a checkpoint", micro.figures),
