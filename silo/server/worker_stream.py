@@ -98,6 +98,9 @@ class _Stream:
         self._answering: set[asyncio.Task[None]] = set()
         self._room = asyncio.Semaphore(MESSAGES_AT_ONCE_MAX)
         self._is_ending = False
+        self._leasing = 0
+        self._none_leasing = asyncio.Event()
+        self._none_leasing.set()
         self._failure: BaseException | None = None
 
     # --- life ------------------------------------------------------------------------------------------------------------
@@ -141,15 +144,15 @@ class _Stream:
     async def _leave(self) -> None:
         """When the server stops, answer what the worker has said so far, and send it away."""
         await self._shards.leaving.wait()
-        for part in self._running:
-            if part is not asyncio.current_task():
-                part.cancel()
+        # It reads no more: the first of the parts.
+        self._running[0].cancel()
         await self._finish()
         raise stopping()
 
     async def _finish(self) -> None:
         """Lease no more, and wait for all that is under way.  What is leased then is sent: it must not be nobody's."""
         self._is_ending = True
+        await self._none_leasing.wait()
         while self._answering:
             await asyncio.wait(self._answering)
 
@@ -248,10 +251,9 @@ class _Stream:
                 wake.clear()
                 try:
                     while self._can_lease(opened):
-                        leasing = asyncio.create_task(self._lease_some(shard))
-                        self._answering.add(leasing)
-                        leasing.add_done_callback(self._leased_some)
-                        await asyncio.shield(leasing)
+                        # In this task, not in one of its own: a turn of the event loop later the commit of what made the
+                        # task ready has begun, and this one would wait for the next.
+                        await self._lease_some(shard)
                         # What is leased already must be out before more is.
                         await self._outbox.taken.wait()
                 except Unavailable:
@@ -261,12 +263,6 @@ class _Stream:
     def _can_lease(self, opened: OpenShard) -> bool:
         ready = self._credits > 0 and not self._is_ending and opened.is_serving
         return ready and has_work(self._task_group, opened.shard.rows)
-
-    def _leased_some(self, leasing: asyncio.Task[None]) -> None:
-        self._answering.discard(leasing)
-        # An error is for `lease`; if that has ended, for nobody.
-        if not leasing.cancelled():
-            leasing.exception()
 
     async def _lease_some(self, shard: Shard) -> None:
         # Taken before the command waits, so that no other shard gives for the same credits.
@@ -279,10 +275,15 @@ class _Stream:
             bytes_max=LEASED_BYTES_MAX,
         )
         leased = None
+        self._leasing += 1
+        self._none_leasing.clear()
         try:
             leased = await shard.execute(lease_work, command, caller=self._caller("LeaseTasks"))
         finally:
             self._credits += most - (len(leased.tasks) if leased is not None else 0)
+            self._leasing -= 1
+            if not self._leasing:
+                self._none_leasing.set()
         if not (leased.tasks or leased.refreshes):
             return
         for task in leased.tasks:

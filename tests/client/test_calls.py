@@ -346,19 +346,26 @@ def test_many_jobs_are_refused_one_by_one():
 
 def test_what_comes_while_a_call_is_under_way_gathers_and_closing_sends_it():
     async def main():
-        async with connected(client={"gather_s": 2 * IN_S}) as client:
+        async with scripted() as server, AsyncClient(server.address, gather_s=2 * IN_S) as client:
+            arrived, gate = asyncio.Event(), asyncio.Event()
+
+            async def answer(request, context):
+                arrived.set()
+                await gate.wait()
+                return enqueued(request.id)
+
+            server.answers["Enqueue"] = answer
             first = asyncio.create_task(client.enqueue("g", id="first"))
-            await client.shards()
-            await turns()
             # Whoever comes alone does not wait for others.
+            await arrived.wait()
             others = [asyncio.create_task(client.enqueue("g", id=job_id)) for job_id in ("a", "b")]
+            await turns()
+            gate.set()
             assert (await first).id == "first"
             await turns()
-            assert not any(other.done() for other in others)
+            assert server.count("Enqueue") == 1
             await client.close()
             assert [(await other).id for other in others] == ["a", "b"]
-            async with AsyncClient(client.options.addresses) as other:
-                [method] = {event.method for event in await other.job("b").history()}
-                assert method == "EnqueueBatch"
+            assert server.count("Enqueue") == 3
 
     run(main())
