@@ -31,7 +31,10 @@ Jobs = Iterator[list[tuple[Key, JobRow]]]
 Columns = frozenset[str]
 Lists = Iterator[list[tuple[Any, ...]]]
 
+READ_FIRST = 64
 READ_TOGETHER = 256
+"""So many jobs are read at first, and at most, for what an index names."""
+
 PENDING = (JobStatus.SCHEDULED,)
 AT_WORK = (JobStatus.SCHEDULED, JobStatus.RUNNING)
 
@@ -100,13 +103,15 @@ def _by_metadata(snapshot: ShardSnapshot, tenant: str, wanted: Wanted) -> Jobs:
 
 
 def _by_status(snapshot: ShardSnapshot, tenant: str | None, statuses: Sequence[JobStatus]) -> Jobs:
-    changed = snapshot.changed[JOBS]
+    changed, together = snapshot.changed[JOBS], READ_FIRST
     for each in _tenants(snapshot, tenant):
         for status in statuses:
             for page in snapshot.keys(JOBS_BY_STATUS, (each, int(status))):
                 names = [(entry[0], entry[3]) for entry in page if (entry[0], entry[3]) not in changed]
-                for at in range(0, len(names), READ_TOGETHER):
-                    yield list(snapshot.found(JOBS, names[at : at + READ_TOGETHER]).items())
+                while names:
+                    # Few at first: a page of a list wants no more, and rows that lie apart cost a read each.
+                    yield list(snapshot.found(JOBS, names[:together]).items())
+                    names, together = names[together:], min(2 * together, READ_TOGETHER)
     yield [
         (name, job)
         for name, job in changed.items()
