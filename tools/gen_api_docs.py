@@ -117,7 +117,7 @@ def _entry(thing: Any) -> str:
     if issubclass(thing, Exception):
         bases = [base.__name__ for base in thing.__bases__]
         return made + f"A `{bases[0]}`.\n\n"
-    if attrs.has(thing) and not thing.__name__.startswith("Tas"):
+    if attrs.has(thing) and thing is not workers.Task:
         fields = [field for field in attrs.fields(thing) if field.init]
         made += "Fields: " + ", ".join(f"`{field.name}`" for field in fields) + ".\n\n"
     elif "__init__" in vars(thing) and not attrs.has(thing) and thing not in (client.Job, sync.Job):

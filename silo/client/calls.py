@@ -187,8 +187,7 @@ class Calls:
         self, service: str, rpc: str, request: Any, place: Place, *, timeout_s: float | None = None
     ) -> AsyncIterator[Any]:
         """Make a call that is answered by many messages.  It is not sent again once the first has come."""
-        _, address = await self.locate(place)
-        request.shard, _ = await self.locate(place)
+        request.shard, address = await self.locate(place)
         stub = getattr(self.nodes[address].services[service], rpc)
         try:
             async for message in stub(request, timeout=timeout_s, metadata=self._options.metadata):

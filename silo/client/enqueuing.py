@@ -11,17 +11,14 @@ import copy
 from collections.abc import Sequence
 
 import attrs
-import grpc
 
 from silo.client.calls import Calls, DoneBefore, Place, Tries, is_worth_another_try
-from silo.client.errors import ClientError, JobExists, NotSupported, error_for
+from silo.client.errors import CODES, ClientError, JobExists, NotSupported, error_for
 from silo.pb import silo_ext_pb2 as ext
 from silo.pb import silo_pb2 as pb
 
 BATCH_JOBS_MAX = 500
 BATCH_BYTES_MAX = 4 << 20
-
-CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 @attrs.define

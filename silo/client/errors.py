@@ -166,6 +166,10 @@ BY_TEXT: tuple[tuple[grpc.StatusCode, str, type[ClientError]], ...] = (
 """One code stands for several cases, which the text tells apart."""
 
 
+CODES = {code.value[0]: code for code in grpc.StatusCode}
+"""The codes by the numbers that the items of a batch or stream are refused with."""
+
+
 def error_for(code: grpc.StatusCode, text: str) -> ClientError:
     """The error for a status, with the broker's text."""
     for its_code, part, kind in BY_TEXT:

@@ -10,12 +10,9 @@ import bisect
 from collections.abc import Sequence
 
 import attrs
-import xxhash
 
+from silo.domain.tenants import DEFAULT_TENANT, tenant_hash
 from silo.pb import silo_pb2 as pb
-
-DEFAULT_TENANT = "-"
-"""The tenant of all jobs while the broker knows no tenants.  It decides the shard, and is not sent."""
 
 
 @attrs.frozen
@@ -46,8 +43,7 @@ class Topology:
 
     def shard_of(self, tenant: str | None) -> Shard:
         """The shard that owns a tenant; None: the one that all jobs have while the broker knows no tenants."""
-        # Sixteen lower-case hex digits sort as their numbers.
-        place = xxhash.xxh64_hexdigest((tenant or DEFAULT_TENANT).encode())
+        place = tenant_hash(tenant or DEFAULT_TENANT)
         return self.shards[max(bisect.bisect_right(self._starts, place) - 1, 0)]
 
     def shard(self, shard_id: str) -> Shard | None:

@@ -10,7 +10,7 @@ import importlib.util
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-METADATA_ENTRIES_MAX = 16
+from silo.domain.jobs import METADATA_ENTRIES_MAX
 
 IS_THERE = importlib.util.find_spec("opentelemetry") is not None
 

@@ -8,12 +8,10 @@ from silo.pb import silo_pb2 as pb
 from silo.server import convert
 from silo.server.callers import client, worker
 from silo.server.interceptors import Context
-from silo.server.items import decide_each, heartbeat_response, refusal
+from silo.server.items import beat_each, decide_each, heartbeat_response, refusal, report_each
 from silo.server.shards import Shards
-from silo.shard.batches import enqueue_all, heartbeat_all, report_all
+from silo.shard.batches import enqueue_all
 from silo.shard.enqueue import NewJob
-from silo.shard.lease import Heartbeat
-from silo.shard.outcome import ReportOutcome
 
 SERVICE = ext.DESCRIPTOR.services_by_name["Batches"]
 
@@ -47,15 +45,8 @@ class Batches:
     async def ReportOutcomes(
         self, request: ext.ReportOutcomesRequest, context: Context
     ) -> ext.ReportOutcomesResponse:
-        shard = self.shards.resolve(request.shard).shard
-
-        def command(report: pb.ReportOutcomeRequest) -> ReportOutcome:
-            self.shards.for_worker(request.shard, report.tenant_id)
-            return ReportOutcome(report.task_id, convert.outcome(report))
-
-        replies = await decide_each(
-            shard, report_all, command, request.reports, worker("ReportOutcomes", context)
-        )
+        caller = worker("ReportOutcomes", context)
+        replies = await report_each(self.shards, request.shard, request.reports, caller)
         return ext.ReportOutcomesResponse(
             results=[
                 ext.ReportResult(refusal=refusal(reply)) if isinstance(reply, Refused) else ext.ReportResult()
@@ -64,15 +55,8 @@ class Batches:
         )
 
     async def Heartbeats(self, request: ext.HeartbeatsRequest, context: Context) -> ext.HeartbeatsResponse:
-        shard = self.shards.resolve(request.shard).shard
-
-        def command(each: pb.HeartbeatRequest) -> Heartbeat:
-            self.shards.for_worker(request.shard, each.tenant_id)
-            return Heartbeat(task_id=each.task_id, worker_id=each.worker_id)
-
-        replies = await decide_each(
-            shard, heartbeat_all, command, request.heartbeats, worker("Heartbeats", context)
-        )
+        caller = worker("Heartbeats", context)
+        replies = await beat_each(self.shards, request.shard, request.heartbeats, caller)
         return ext.HeartbeatsResponse(results=[_heartbeat(reply) for reply in replies])
 
 

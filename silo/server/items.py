@@ -11,9 +11,13 @@ from google.protobuf.message import Message
 from silo.errors import Refused, SiloError
 from silo.pb import silo_ext_pb2 as ext
 from silo.pb import silo_pb2 as pb
+from silo.server import convert
+from silo.server.shards import Shards
 from silo.server.statuses import details_of, status_of
-from silo.shard.batches import ITEMS_PER_COMMAND_MAX
+from silo.shard.batches import ITEMS_PER_COMMAND_MAX, heartbeat_all, report_all
 from silo.shard.draft import Caller, Draft
+from silo.shard.lease import Heartbeat
+from silo.shard.outcome import ReportOutcome
 from silo.shard.shard import Shard
 
 Decide = Callable[[Sequence[Any], Draft], list[Any]]
@@ -52,6 +56,30 @@ async def decide_each(
     for place, reply in zip(places, (reply for piece in decided for reply in piece), strict=True):
         replies[place] = reply
     return replies
+
+
+async def report_each(
+    shards: Shards, shard_id: str, reports: Sequence[pb.ReportOutcomeRequest], caller: Caller
+) -> list[Any]:
+    """End attempts that one shard has leased; for each None, or why not.  Raises what finding the shard does."""
+
+    def command(report: pb.ReportOutcomeRequest) -> ReportOutcome:
+        shards.for_worker(shard_id, report.tenant_id)
+        return ReportOutcome(report.task_id, convert.outcome(report))
+
+    return await decide_each(shards.resolve(shard_id).shard, report_all, command, reports, caller)
+
+
+async def beat_each(
+    shards: Shards, shard_id: str, heartbeats: Sequence[pb.HeartbeatRequest], caller: Caller
+) -> list[Any]:
+    """Renew leases of one shard; for each what `heartbeat` replies, or why not.  Raises as `report_each` does."""
+
+    def command(each: pb.HeartbeatRequest) -> Heartbeat:
+        shards.for_worker(shard_id, each.tenant_id)
+        return Heartbeat(task_id=each.task_id, worker_id=each.worker_id)
+
+    return await decide_each(shards.resolve(shard_id).shard, heartbeat_all, command, heartbeats, caller)
 
 
 def refusal(error: SiloError) -> ext.Refusal:

@@ -22,13 +22,11 @@ from silo.pb import silo_pb2 as pb
 from silo.server import convert
 from silo.server.callers import worker
 from silo.server.interceptors import Context
-from silo.server.items import decide_each, heartbeat_response, refusal
+from silo.server.items import beat_each, heartbeat_response, refusal, report_each
 from silo.server.shards import OpenShard, Shards, stopping
-from silo.shard.batches import heartbeat_all, report_all
 from silo.shard.draft import Caller
 from silo.shard.jobs import JobName
-from silo.shard.lease import LEASED_BYTES_MAX, TASKS_PER_COMMAND_MAX, Heartbeat, LeaseTasks
-from silo.shard.outcome import ReportOutcome
+from silo.shard.lease import LEASED_BYTES_MAX, TASKS_PER_COMMAND_MAX, LeaseTasks
 from silo.shard.refresh import ReportRefresh, has_work, lease_work, report_refresh
 from silo.shard.shard import Shard
 
@@ -191,13 +189,8 @@ class _Stream:
         self._note_failure(task)
 
     async def _report(self, shard_id: str, reports: list[pb.ReportOutcomeRequest]) -> None:
-        def command(report: pb.ReportOutcomeRequest) -> ReportOutcome:
-            self._shards.for_worker(shard_id, report.tenant_id)
-            return ReportOutcome(report.task_id, convert.outcome(report))
-
         try:
-            shard = self._shards.resolve(shard_id).shard
-            replies = await decide_each(shard, report_all, command, reports, self._caller("ReportOutcome"))
+            replies = await report_each(self._shards, shard_id, reports, self._caller("ReportOutcome"))
         except SiloError as error:
             replies = [error] * len(reports)
         for report, reply in zip(reports, replies, strict=True):
@@ -221,13 +214,8 @@ class _Stream:
         self._outbox.filled.set()
 
     async def _beat(self, shard_id: str, heartbeats: list[pb.HeartbeatRequest]) -> None:
-        def command(each: pb.HeartbeatRequest) -> Heartbeat:
-            self._shards.for_worker(shard_id, each.tenant_id)
-            return Heartbeat(task_id=each.task_id, worker_id=each.worker_id)
-
         try:
-            shard = self._shards.resolve(shard_id).shard
-            replies = await decide_each(shard, heartbeat_all, command, heartbeats, self._caller("Heartbeat"))
+            replies = await beat_each(self._shards, shard_id, heartbeats, self._caller("Heartbeat"))
         except SiloError as error:
             replies = [error] * len(heartbeats)
         for each, reply in zip(heartbeats, replies, strict=True):

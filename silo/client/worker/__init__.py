@@ -6,7 +6,6 @@ task.py        what a handler knows of its work
 link.py        the wire: tasks come, heartbeats and reports go, in a thread of its own
 mailbox.py     from one thread's loop to the other's
 metrics.py     counts
-live.py        the view of `silo worker`
 """
 
 from silo.client.worker.handlers import Middleware, Mode

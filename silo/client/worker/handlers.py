@@ -98,12 +98,11 @@ class Pools:
     """The threads and processes that handlers run in, made when the first one needs them."""
 
     def __init__(self) -> None:
-        self._threads: dict[str, concurrent.futures.Executor] = {}
-        self._processes: dict[str, concurrent.futures.Executor] = {}
+        # By task group, each of which has one handler.
+        self._pools: dict[str, concurrent.futures.Executor] = {}
 
     def of(self, handler: Handler) -> concurrent.futures.Executor:
-        pools = self._threads if handler.mode is Mode.THREAD else self._processes
-        pool = pools.get(handler.task_group)
+        pool = self._pools.get(handler.task_group)
         if pool is None:
             if handler.mode is Mode.THREAD:
                 pool = concurrent.futures.ThreadPoolExecutor(
@@ -114,17 +113,17 @@ class Pools:
                 pool = concurrent.futures.ProcessPoolExecutor(
                     handler.concurrency, multiprocessing.get_context("spawn")
                 )
-            pools[handler.task_group] = pool
+            self._pools[handler.task_group] = pool
         return pool
 
     def renew(self, handler: Handler) -> None:
         """One of its processes has died, and with that the pool."""
-        pool = self._processes.pop(handler.task_group, None)
+        pool = self._pools.pop(handler.task_group, None)
         if pool is not None:
             pool.shutdown(wait=False)
 
     def close(self) -> None:
-        for pool in (*self._threads.values(), *self._processes.values()):
+        for pool in self._pools.values():
             pool.shutdown(wait=False, cancel_futures=True)
 
 

@@ -21,8 +21,7 @@ import attrs
 import grpc
 
 from silo.client.calls import Calls, Place, is_worth_another_try
-from silo.client.enqueuing import CODES
-from silo.client.errors import BrokerUnavailable, ClientError, LeaseLost, error_for
+from silo.client.errors import CODES, BrokerUnavailable, ClientError, LeaseLost, error_for
 from silo.client.routing import Topology
 from silo.pb import silo_ext_pb2 as ext
 from silo.pb import silo_pb2 as pb
@@ -204,12 +203,7 @@ class Link:
                 self._spawn(self._report_alone(request))
 
     def _hear(self, message: ext.ToWorker, address: str, session: _Session) -> None:
-        if message.tasks:
-            self._hold(message.tasks, address)
-            self._receiver.tasks(message.tasks)
-        if message.refresh_tasks:
-            self._hold(message.refresh_tasks, address)
-            self._receiver.refreshes(message.refresh_tasks)
+        self._take(message, address)
         for reply in message.reports:
             request = session.unanswered.pop(reply.task_id, None)
             if not reply.HasField("refusal"):
@@ -245,15 +239,19 @@ class Link:
                     request, metadata=self._calls.nodes.options.metadata, timeout=10
                 )
                 found = bool(reply.tasks or reply.refresh_tasks)
-                self._hold(reply.tasks, address)
-                self._hold(reply.refresh_tasks, address)
-                if reply.tasks:
-                    self._receiver.tasks(reply.tasks)
-                if reply.refresh_tasks:
-                    self._receiver.refreshes(reply.refresh_tasks)
+                self._take(reply, address)
             pause_s = POLL_S[0] if found or room <= 0 else min(pause_s * 1.5, POLL_S[1])
             if not found or room <= len(reply.tasks):
                 await asyncio.sleep(pause_s * random.uniform(0.8, 1))
+
+    def _take(self, given: ext.ToWorker | pb.LeaseTasksResponse, address: str) -> None:
+        """Hold what a node has given, and pass it on."""
+        if given.tasks:
+            self._hold(given.tasks, address)
+            self._receiver.tasks(given.tasks)
+        if given.refresh_tasks:
+            self._hold(given.refresh_tasks, address)
+            self._receiver.refreshes(given.refresh_tasks)
 
     def _busy(self, address: str) -> int:
         """How many tasks of a node are being worked on."""

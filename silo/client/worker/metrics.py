@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import attrs
 
 
@@ -26,7 +24,6 @@ class Metrics:
     lost: int = 0
     unreported: int = 0
     busy_s: float = 0.0
-    since_s: float = attrs.field(factory=time.monotonic)
 
     @property
     def ended(self) -> int:

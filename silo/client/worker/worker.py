@@ -273,7 +273,7 @@ class _Group:
         self._refresher = refresher
         self._pools = pools
         self._metrics = worker.metrics[handler.task_group]
-        self._call = worker.wrapped(partial(self._call_handler))
+        self._call = worker.wrapped(self._call_handler)
         self._refreshing: set[asyncio.Task[None]] = set()
         self._room = asyncio.Semaphore(handler.concurrency)
         self._here = Mailbox(asyncio.get_running_loop())
