@@ -7,7 +7,8 @@ module shard_events
  * Of the other events some change none of the rows that are modelled:
  *   LeaseExpired, LeaseRenewed, RefreshScheduled, RefreshLeased, RefreshRenewed, RefreshFailed, RefreshExpired,
  *   LimitCreated (a queue has its maximum from the beginning here), AttemptImported, ShardCreated,
- *   BucketWaited, BucketForgotten;
+ *   BucketWaited, BucketForgotten, JobErased (there are no payloads here), ErasureRequested, ErasureFinished,
+ *   CursorMoved, CursorDeleted;
  * and JobImported is JobEnqueued followed by what JobReimported does.
  */
 open shard_rows

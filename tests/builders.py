@@ -191,6 +191,8 @@ _FIELDS: dict[str, Any] = {
     "name": "name",
     "unique_key": "key",
     "until_ms": NOW + 1_000,
+    "requested_seq": 1,
+    "done_seq": 1,
 }
 
 

@@ -329,6 +329,15 @@ class Model:
             raise Refused
         self.jobs.pop(name, None)
 
+    def erase(self, name: JobName) -> None:
+        """What jobs carry is none of the model's business."""
+        if name in self.jobs and not self.jobs[name].status.is_terminal:
+            raise Refused
+
+    def erase_tenant(self, tenant: str) -> None:
+        if any(name.tenant == tenant and not job.status.is_terminal for name, job in self.jobs.items()):
+            raise Refused
+
     def imported(
         self, name: JobName, outcomes: list[AttemptStatus], policy: Any, limits: tuple[Any, ...]
     ) -> JobStatus:

@@ -30,6 +30,7 @@ ENGINE = {
     "disk.py",
     "checkpoint.py",
     "replay.py",
+    "beside.py",
     "rows.py",
     "window.py",
 }

@@ -107,7 +107,8 @@ Events that one command decides lie side by side and become durable together, or
 
 A type has a tag and a version, which are what the log holds; neither is ever used for anything else.
 A type that changes its shape gets a new version and an *upcaster*, which brings old events into the new shape.
-The log itself is never rewritten.
+The log itself is never rewritten, with one exception: [erasure](history.md#erasing) puts `null` where a payload, a result or
+error data was.
 An event that a program cannot read stops the shard with an error that names the event; it is never skipped.
 """
 
@@ -118,6 +119,7 @@ GROUPS = {
     "The lease and its attempt": range(40, 60),
     "Floating limits": range(60, 70),
     "Buckets of rate limits": range(70, 80),
+    "Erasure, and readers of the log": range(80, 90),
 }
 """The headings, and the tags of the events below each."""
 
@@ -146,6 +148,10 @@ FIELDS = {
     "queues": "The concurrency keys.",
     "maximum": "How many slots there were for this job when it was decided.",
     "allowed": "Whether the hits may pass.",
+    "requested_seq": "The event that asked for it.",
+    "CursorMoved.name": "The cursor's name.",
+    "CursorDeleted.name": "The cursor's name.",
+    "done_seq": "The last event that is done with.",
     "passes_ms": "When the first in the line may pass at the latest.",
     "default_max_concurrency": "The maximum to begin with.",
     "refresh_interval_ms": "How long a maximum is good.",

@@ -10,12 +10,12 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from silo.cli.ctl.connection import Target, global_flags, pass_target, shard_of_tenant
+from silo.cli.ctl.connection import HISTORY, Connection, Target, global_flags, pass_target, shard_of_tenant
 from silo.cli.ctl.texts import moment
 from silo.domain.tenants import DEFAULT_TENANT
+from silo.events.catalogue import CursorMoved
 from silo.pb import silo_ext_pb2 as ext
 
-HISTORY = ext.DESCRIPTOR.services_by_name["History"]
 OPTIONAL = ("tenant", "job_id", "task_id", "attempt", "queue", "worker_id")
 
 
@@ -40,25 +40,81 @@ def _filters(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--from", "start", metavar="SEQ", type=click.IntRange(1), help="Begin with what has happened, from here."
 )
+@click.option(
+    "--cursor",
+    metavar="NAME",
+    default="",
+    help="Go on where the last one with this name stopped; the server keeps the place.",
+)
 @_filters
 @global_flags
 @pass_target
 def tail(
-    target: Target, start: int | None, shard: str | None, job_id: str | None, types: tuple[str, ...]
+    target: Target,
+    start: int | None,
+    cursor: str,
+    shard: str | None,
+    job_id: str | None,
+    types: tuple[str, ...],
 ) -> None:
     """Show events as they happen, until Ctrl-C.
+
+    With a cursor nothing is missed between two runs: what was shown is what the server will not send again.  After a crash
+    the last few may come twice.
 
     \b
     Examples:
       silo events tail
       silo events tail --from 1 --tenant acme --type AttemptFailed --type JobFailed
+      silo events tail --cursor billing --from 1
       silo events tail --json | jq .type
     """
     node, shard_id = _place(target, shard)
-    request = ext.SubscribeRequest(shard=shard_id, from_seq=start, filter=_filter(target, job_id, types))
+    request = ext.SubscribeRequest(
+        shard=shard_id, from_seq=start, filter=_filter(target, job_id, types), cursor=cursor
+    )
+    is_first = True
     for batch in node.stream("Subscribe", request, service=HISTORY):
         for event in batch.events:
             click.echo(json.dumps(values(event), ensure_ascii=False) if target.json else line(event))
+        # The first batch says where this begins.  To move for the sake of a move would go on for ever.
+        if cursor and (is_first or any(event.type != CursorMoved.__name__ for event in batch.events)):
+            moved = ext.MoveCursorRequest(shard=shard_id, name=cursor, seq=batch.seq)
+            node.call("MoveCursor", moved, service=HISTORY)
+        is_first = False
+
+
+@events.command("cursors")
+@click.option("--shard", metavar="ID", help="Of this shard; the default is that of the tenant.")
+@global_flags
+@pass_target
+def cursors(target: Target, shard: str | None) -> None:
+    """Show the cursors of a shard: how far somebody has read, and how much is left for them."""
+    node, shard_id = _place(target, shard)
+    found = node.call("ListCursors", ext.ListCursorsRequest(shard=shard_id), service=HISTORY).cursors
+    lines = [
+        f"{cursor.name}: event {cursor.seq:,}, {cursor.behind:,} behind, moved {moment(cursor.moved_ms)}"
+        for cursor in found
+    ]
+    told = [
+        {"name": cursor.name, "seq": cursor.seq, "behind": cursor.behind, "moved_ms": cursor.moved_ms}
+        for cursor in found
+    ]
+    target.show(
+        {"cursors": told}, "\n".join(lines) or "No cursors; `silo events tail --cursor NAME` makes one."
+    )
+
+
+@events.command("forget-cursor")
+@click.argument("name")
+@click.option("--shard", metavar="ID", help="Of this shard; the default is that of the tenant.")
+@global_flags
+@pass_target
+def forget_cursor(target: Target, name: str, shard: str | None) -> None:
+    """Forget a cursor, when nobody reads under that name any more."""
+    node, shard_id = _place(target, shard)
+    node.call("DeleteCursor", ext.DeleteCursorRequest(shard=shard_id, name=name), service=HISTORY)
+    target.show({"status": "forgotten", "name": name}, f"Cursor {name} forgotten")
 
 
 @events.command("job")
@@ -139,7 +195,7 @@ def _watched(batches: Iterator[Any]) -> Iterator[Any]:
             yield batch
 
 
-def _place(target: Target, shard: str | None) -> tuple[Any, str]:
+def _place(target: Target, shard: str | None) -> tuple[Connection, str]:
     """The node that has a shard, and the shard's id."""
     node = target.connect()
     shard_id = shard or shard_of_tenant(node.cluster(), target.tenant or DEFAULT_TENANT).shard_id

@@ -9,10 +9,9 @@ import asyncio
 import json
 import os
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import attrs
 import click
@@ -32,19 +31,17 @@ from silo.cluster.shard_map import ShardMap
 from silo.cluster.single_node import beside
 from silo.domain.ids import parse_shard_id
 from silo.errors import ConfigError, SiloError
-from silo.events.log import history
 from silo.events.timeline import timeline
-from silo.projections.jobs import JOBS, JobRow
+from silo.projections.fold import TABLES_OF
 from silo.server.from_settings import data_place, store_spec
 from silo.settings import Settings, load
+from silo.shard.beside import events_there, mend_offline, scratch
 from silo.shard.checkpoint import read_note
-from silo.shard.disk import decoded, row_key
-from silo.shard.replay import Difference, remake
+from silo.shard.replay import remake
 from silo.shard.replay import verify as verify_rows
-from silo.storage.database import Database, Reader
-from silo.storage.stores import StoreSpec, open_database
+from silo.storage.database import Database
+from silo.storage.stores import open_database
 
-EVENTS_SHOWN_MAX = 20
 FOUND = 1
 FAILED = 2
 
@@ -58,6 +55,17 @@ class Outcome:
     seconds: float
     difference: str | None = None
     events_there: list[str] = attrs.field(factory=list)
+    rows_changed: int | None = None
+
+
+@attrs.frozen
+class _Result:
+    """What the work on one shard has found: the first difference, the events that led there, how many rows it put right
+    (None: it has looked only, or made all anew)."""
+
+    difference: str | None = None
+    events: list[str] = attrs.field(factory=list)
+    rows_changed: int | None = None
 
 
 def _flags(command: Callable[..., None]) -> Callable[..., None]:
@@ -77,7 +85,7 @@ def _flags(command: Callable[..., None]) -> Callable[..., None]:
 def verify(config: str | None, data: str | None, only: str | None, as_json: bool) -> None:
     """Make all rows anew from the log, beside those that are stored, and compare them byte for byte.
 
-    No server may have the data open; `siloctl shard check` looks at one that runs.  The rows are made in a temporary
+    No server may have the data open; `siloctl shard verify` does it to one that runs.  The rows are made in a temporary
     directory, as large as the stored ones.  If they differ, the first difference is shown with the events that led there,
     and `silo rebuild` makes it good.
 
@@ -92,21 +100,32 @@ def verify(config: str | None, data: str | None, only: str | None, as_json: bool
 
 
 @click.command()
+@click.option(
+    "--projection",
+    "projections",
+    multiple=True,
+    type=click.Choice(list(TABLES_OF)),
+    help="Only the rows of this one, compared with those that are stored; may be given often.",
+)
 @_flags
-def rebuild(config: str | None, data: str | None, only: str | None, as_json: bool) -> None:
+def rebuild(
+    config: str | None, data: str | None, only: str | None, as_json: bool, projections: tuple[str, ...]
+) -> None:
     """Make all rows anew from the log, in the place of those that are stored.
 
-    No server may have the data open.  If this is interrupted, the next `silo rebuild` or `silo serve` goes on with it.
+    No server may have the data open; `siloctl shard rebuild` does it to one that runs.  If this is interrupted, the next
+    `silo rebuild` or `silo serve` goes on with it.
 
     \b
     Examples:
       silo rebuild --data /var/lib/silo
       silo rebuild -c silo.toml --shard 5b1f0c9e-6a3e-4c55-9d0e-2f1f3a1c8a77
+      silo rebuild --projection counters --projection leases
     """
-    _run(_rebuilt, config, data, only, as_json)
+    _run(partial(_mended, projections) if projections else _rebuilt, config, data, only, as_json)
 
 
-Work = Callable[[Database, Callable[[int], None]], Awaitable[tuple[str | None, list[str]]]]
+Work = Callable[[Database, Callable[[int], None]], Awaitable[_Result]]
 
 
 def _run(work: Work, config: str | None, data: str | None, only: str | None, as_json: bool) -> None:
@@ -125,13 +144,17 @@ def _run(work: Work, config: str | None, data: str | None, only: str | None, as_
     else:
         for outcome in outcomes:
             _show(outcome)
-    process.leave(FOUND if any(outcome.difference for outcome in outcomes) else 0)
+    found = any(outcome.difference for outcome in outcomes if outcome.rows_changed is None)
+    process.leave(FOUND if found else 0)
 
 
 def _show(outcome: Outcome) -> None:
     said = f"shard {outcome.shard}: {outcome.events:,} events in {outcome.seconds:.1f} s"
     if outcome.difference is None:
         click.echo(f"{said}, all is well")
+        return
+    if outcome.rows_changed is not None:
+        click.echo(f"{said}, {outcome.rows_changed:,} rows put right; the first:\n  {outcome.difference}")
         return
     click.echo(f"{said}, and a difference:\n  {outcome.difference}")
     for line in outcome.events_there:
@@ -158,7 +181,7 @@ async def _each_shard(work: Work, settings: Settings, only: str | None, console:
     try:
         if other:
             raise ConfigError(
-                f"{other} is at work on {data_place(settings.database)}; stop it first, or ask it by `siloctl shard check`"
+                f"{other} is at work on {data_place(settings.database)}; stop it first, or ask it by `siloctl shard verify`"
             )
         return [await _one_shard(work, settings, shard_id, console) for shard_id in shards]
     finally:
@@ -181,55 +204,39 @@ async def _one_shard(work: Work, settings: Settings, shard_id: str, console: Con
             disable=not sys.stderr.isatty(),
         ) as progress:
             task = progress.add_task("", total=max(total, 1))
-            difference, events = await work(database, lambda seq: progress.update(task, completed=seq))
-        return Outcome(shard_id, total, time.monotonic() - began, difference, events)
+            result = await work(database, lambda seq: progress.update(task, completed=seq))
+        return Outcome(
+            shard_id,
+            total,
+            time.monotonic() - began,
+            result.difference,
+            result.events,
+            result.rows_changed,
+        )
     finally:
         await database.close()
 
 
-async def _verified(database: Database, progress: Callable[[int], None]) -> tuple[str | None, list[str]]:
+async def _verified(database: Database, progress: Callable[[int], None]) -> _Result:
     snapshot = await database.snapshot()
     try:
-        async with _scratch() as scratch:
-            difference = await verify_rows(snapshot, scratch, progress=progress)
+        async with scratch() as anew:
+            difference = await verify_rows(snapshot, anew, progress=progress)
         if difference is None:
-            return None, []
-        return str(difference), await _events_there(snapshot, difference)
+            return _Result()
+        events = await events_there(snapshot, difference)
+        lines = timeline(events, since_ms=events[0].time_ms) if events else ()
+        return _Result(str(difference), list(lines))
     finally:
         snapshot.release()
 
 
-async def _rebuilt(database: Database, progress: Callable[[int], None]) -> tuple[str | None, list[str]]:
+async def _rebuilt(database: Database, progress: Callable[[int], None]) -> _Result:
     await remake(database, progress=progress)
-    return None, []
+    return _Result()
 
 
-@asynccontextmanager
-async def _scratch() -> AsyncIterator[Database]:
-    """An empty database that is gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="silo-verify-") as directory:
-        scratch = await open_database(
-            StoreSpec(backend="fs", path=f"{directory}/%shard%", fsync=False), "scratch"
-        )
-        try:
-            yield scratch
-        finally:
-            await scratch.close()
-
-
-async def _events_there(reader: Reader, difference: Difference) -> list[str]:
-    """The newest events of the job that a difference is about, if it is about one whose row can be read."""
-    if difference.table not in ("jobs", "attempts") or len(difference.key) < 2:
-        return []
-    name = difference.key[:2]
-    # What the log gives is to be trusted; what is stored perhaps not, so it is looked at last, and may lead nowhere.
-    rows = (difference.expected, difference.found) if difference.table == "jobs" else ()
-    for raw in (*rows, await reader.get(row_key(JOBS, name))):
-        try:
-            job: JobRow | None = decoded(JOBS, name, raw)
-            events = await history(reader, job.last_seq, most=EVENTS_SHOWN_MAX) if job is not None else []
-        except (SiloError, LookupError):
-            continue
-        if events:
-            return list(timeline(events, since_ms=events[0].time_ms))
-    return []
+async def _mended(projections: Sequence[str], database: Database, progress: Callable[[int], None]) -> _Result:
+    tables = [table for name in projections for table in TABLES_OF[name]]
+    mended = await mend_offline(database, tables, progress)
+    return _Result(str(mended.first) if mended.first else None, rows_changed=mended.rows)

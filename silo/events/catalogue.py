@@ -178,6 +178,17 @@ class JobForgotten(JobEvent):
     TAG: ClassVar[int] = 19
 
 
+ERASED = b"\xc0"
+"""What stands where data was erased: MessagePack for null."""
+
+
+@attrs.define(kw_only=True)
+class JobErased(JobEvent):
+    """The job's payload, results and error data are gone from its rows; the job itself stays."""
+
+    TAG: ClassVar[int] = 20
+
+
 # --- the chain: the way of one attempt through its gates to a worker ------------------------------------------------------
 
 
@@ -464,6 +475,44 @@ class BucketForgotten(BucketEvent):
     TAG: ClassVar[int] = 71
 
 
+# --- the log itself -------------------------------------------------------------------------------------------------------
+
+
+@attrs.define(kw_only=True)
+class ErasureRequested(TenantEvent):
+    """Payloads, results and error data are to be erased from all earlier events of a job, or of all jobs of the tenant if
+    `job_id` is null.  Those events stay, with nothing (null) where the data was."""
+
+    TAG: ClassVar[int] = 80
+    job_id: str | None
+
+
+@attrs.define(kw_only=True)
+class ErasureFinished(TenantEvent):
+    """It is done: neither the log nor the rows hold that data any longer.  `requested_seq`: the event that asked for it."""
+
+    TAG: ClassVar[int] = 81
+    job_id: str | None
+    requested_seq: int
+
+
+@attrs.define(kw_only=True)
+class CursorMoved(Event):
+    """Somebody who reads this log under a name is done with all events up to `done_seq`."""
+
+    TAG: ClassVar[int] = 82
+    name: str
+    done_seq: int
+
+
+@attrs.define(kw_only=True)
+class CursorDeleted(Event):
+    """Nobody reads this log under that name any more."""
+
+    TAG: ClassVar[int] = 83
+    name: str
+
+
 EVENTS: tuple[type[Event], ...] = (
     ShardCreated,
     JobEnqueued,
@@ -476,6 +525,7 @@ EVENTS: tuple[type[Event], ...] = (
     JobExpedited,
     JobDeleted,
     JobForgotten,
+    JobErased,
     ChainStarted,
     ChainDue,
     SlotGranted,
@@ -500,4 +550,8 @@ EVENTS: tuple[type[Event], ...] = (
     RefreshExpired,
     BucketWaited,
     BucketForgotten,
+    ErasureRequested,
+    ErasureFinished,
+    CursorMoved,
+    CursorDeleted,
 )

@@ -302,14 +302,66 @@ class ReadEventsRequest(_message.Message):
     def __init__(self, shard: _Optional[str] = ..., from_seq: _Optional[int] = ..., to_seq: _Optional[int] = ..., filter: _Optional[_Union[EventFilter, _Mapping]] = ...) -> None: ...
 
 class SubscribeRequest(_message.Message):
-    __slots__ = ("shard", "from_seq", "filter")
+    __slots__ = ("shard", "from_seq", "filter", "cursor")
     SHARD_FIELD_NUMBER: _ClassVar[int]
     FROM_SEQ_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
+    CURSOR_FIELD_NUMBER: _ClassVar[int]
     shard: str
     from_seq: int
     filter: EventFilter
-    def __init__(self, shard: _Optional[str] = ..., from_seq: _Optional[int] = ..., filter: _Optional[_Union[EventFilter, _Mapping]] = ...) -> None: ...
+    cursor: str
+    def __init__(self, shard: _Optional[str] = ..., from_seq: _Optional[int] = ..., filter: _Optional[_Union[EventFilter, _Mapping]] = ..., cursor: _Optional[str] = ...) -> None: ...
+
+class Cursor(_message.Message):
+    __slots__ = ("name", "seq", "moved_ms", "behind")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    MOVED_MS_FIELD_NUMBER: _ClassVar[int]
+    BEHIND_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    seq: int
+    moved_ms: int
+    behind: int
+    def __init__(self, name: _Optional[str] = ..., seq: _Optional[int] = ..., moved_ms: _Optional[int] = ..., behind: _Optional[int] = ...) -> None: ...
+
+class MoveCursorRequest(_message.Message):
+    __slots__ = ("shard", "name", "seq")
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    shard: str
+    name: str
+    seq: int
+    def __init__(self, shard: _Optional[str] = ..., name: _Optional[str] = ..., seq: _Optional[int] = ...) -> None: ...
+
+class MoveCursorResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListCursorsRequest(_message.Message):
+    __slots__ = ("shard",)
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    shard: str
+    def __init__(self, shard: _Optional[str] = ...) -> None: ...
+
+class ListCursorsResponse(_message.Message):
+    __slots__ = ("cursors",)
+    CURSORS_FIELD_NUMBER: _ClassVar[int]
+    cursors: _containers.RepeatedCompositeFieldContainer[Cursor]
+    def __init__(self, cursors: _Optional[_Iterable[_Union[Cursor, _Mapping]]] = ...) -> None: ...
+
+class DeleteCursorRequest(_message.Message):
+    __slots__ = ("shard", "name")
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    shard: str
+    name: str
+    def __init__(self, shard: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+
+class DeleteCursorResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class GetJobHistoryRequest(_message.Message):
     __slots__ = ("shard", "id", "tenant", "most")
@@ -328,3 +380,63 @@ class GetJobHistoryResponse(_message.Message):
     EVENTS_FIELD_NUMBER: _ClassVar[int]
     events: _containers.RepeatedCompositeFieldContainer[Event]
     def __init__(self, events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ...) -> None: ...
+
+class VerifyProjectionsRequest(_message.Message):
+    __slots__ = ("shard",)
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    shard: str
+    def __init__(self, shard: _Optional[str] = ...) -> None: ...
+
+class VerifyReport(_message.Message):
+    __slots__ = ("seq", "seq_total", "done", "difference", "events")
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    SEQ_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    seq: int
+    seq_total: int
+    done: bool
+    difference: str
+    events: _containers.RepeatedCompositeFieldContainer[Event]
+    def __init__(self, seq: _Optional[int] = ..., seq_total: _Optional[int] = ..., done: _Optional[bool] = ..., difference: _Optional[str] = ..., events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ...) -> None: ...
+
+class RebuildProjectionsRequest(_message.Message):
+    __slots__ = ("shard", "projections")
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    PROJECTIONS_FIELD_NUMBER: _ClassVar[int]
+    shard: str
+    projections: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, shard: _Optional[str] = ..., projections: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class RebuildReport(_message.Message):
+    __slots__ = ("seq", "seq_total", "done", "rows_changed", "difference")
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    SEQ_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    ROWS_CHANGED_FIELD_NUMBER: _ClassVar[int]
+    DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
+    seq: int
+    seq_total: int
+    done: bool
+    rows_changed: int
+    difference: str
+    def __init__(self, seq: _Optional[int] = ..., seq_total: _Optional[int] = ..., done: _Optional[bool] = ..., rows_changed: _Optional[int] = ..., difference: _Optional[str] = ...) -> None: ...
+
+class EraseRequest(_message.Message):
+    __slots__ = ("shard", "tenant", "id", "all_jobs")
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    ALL_JOBS_FIELD_NUMBER: _ClassVar[int]
+    shard: str
+    tenant: str
+    id: str
+    all_jobs: bool
+    def __init__(self, shard: _Optional[str] = ..., tenant: _Optional[str] = ..., id: _Optional[str] = ..., all_jobs: _Optional[bool] = ...) -> None: ...
+
+class EraseResponse(_message.Message):
+    __slots__ = ("seq",)
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    seq: int
+    def __init__(self, seq: _Optional[int] = ...) -> None: ...

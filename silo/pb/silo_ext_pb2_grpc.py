@@ -287,6 +287,36 @@ class HistoryStub:
                 request_serializer=silo_dot_pb_dot_silo__ext__pb2.GetJobHistoryRequest.SerializeToString,
                 response_deserializer=silo_dot_pb_dot_silo__ext__pb2.GetJobHistoryResponse.FromString,
                 _registered_method=True)
+        self.MoveCursor = channel.unary_unary(
+                '/silo.ext.v1.History/MoveCursor',
+                request_serializer=silo_dot_pb_dot_silo__ext__pb2.MoveCursorRequest.SerializeToString,
+                response_deserializer=silo_dot_pb_dot_silo__ext__pb2.MoveCursorResponse.FromString,
+                _registered_method=True)
+        self.ListCursors = channel.unary_unary(
+                '/silo.ext.v1.History/ListCursors',
+                request_serializer=silo_dot_pb_dot_silo__ext__pb2.ListCursorsRequest.SerializeToString,
+                response_deserializer=silo_dot_pb_dot_silo__ext__pb2.ListCursorsResponse.FromString,
+                _registered_method=True)
+        self.DeleteCursor = channel.unary_unary(
+                '/silo.ext.v1.History/DeleteCursor',
+                request_serializer=silo_dot_pb_dot_silo__ext__pb2.DeleteCursorRequest.SerializeToString,
+                response_deserializer=silo_dot_pb_dot_silo__ext__pb2.DeleteCursorResponse.FromString,
+                _registered_method=True)
+        self.VerifyProjections = channel.unary_stream(
+                '/silo.ext.v1.History/VerifyProjections',
+                request_serializer=silo_dot_pb_dot_silo__ext__pb2.VerifyProjectionsRequest.SerializeToString,
+                response_deserializer=silo_dot_pb_dot_silo__ext__pb2.VerifyReport.FromString,
+                _registered_method=True)
+        self.RebuildProjections = channel.unary_stream(
+                '/silo.ext.v1.History/RebuildProjections',
+                request_serializer=silo_dot_pb_dot_silo__ext__pb2.RebuildProjectionsRequest.SerializeToString,
+                response_deserializer=silo_dot_pb_dot_silo__ext__pb2.RebuildReport.FromString,
+                _registered_method=True)
+        self.Erase = channel.unary_unary(
+                '/silo.ext.v1.History/Erase',
+                request_serializer=silo_dot_pb_dot_silo__ext__pb2.EraseRequest.SerializeToString,
+                response_deserializer=silo_dot_pb_dot_silo__ext__pb2.EraseResponse.FromString,
+                _registered_method=True)
 
 
 class HistoryServicer:
@@ -315,6 +345,46 @@ class HistoryServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MoveCursor(self, request, context):
+        """Remember how far somebody has read, for the next Subscribe with this cursor.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCursors(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteCursor(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyProjections(self, request, context):
+        """Make all rows anew from the log, beside those that serve, and compare.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RebuildProjections(self, request, context):
+        """The same, and put right what differs.  The shard serves nobody during the second half.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Erase(self, request, context):
+        """Erase payloads, results and error data: of a job that has ended, or of a tenant none of whose jobs is pending.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_HistoryServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -332,6 +402,36 @@ def add_HistoryServicer_to_server(servicer, server):
                     servicer.GetJobHistory,
                     request_deserializer=silo_dot_pb_dot_silo__ext__pb2.GetJobHistoryRequest.FromString,
                     response_serializer=silo_dot_pb_dot_silo__ext__pb2.GetJobHistoryResponse.SerializeToString,
+            ),
+            'MoveCursor': grpc.unary_unary_rpc_method_handler(
+                    servicer.MoveCursor,
+                    request_deserializer=silo_dot_pb_dot_silo__ext__pb2.MoveCursorRequest.FromString,
+                    response_serializer=silo_dot_pb_dot_silo__ext__pb2.MoveCursorResponse.SerializeToString,
+            ),
+            'ListCursors': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCursors,
+                    request_deserializer=silo_dot_pb_dot_silo__ext__pb2.ListCursorsRequest.FromString,
+                    response_serializer=silo_dot_pb_dot_silo__ext__pb2.ListCursorsResponse.SerializeToString,
+            ),
+            'DeleteCursor': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteCursor,
+                    request_deserializer=silo_dot_pb_dot_silo__ext__pb2.DeleteCursorRequest.FromString,
+                    response_serializer=silo_dot_pb_dot_silo__ext__pb2.DeleteCursorResponse.SerializeToString,
+            ),
+            'VerifyProjections': grpc.unary_stream_rpc_method_handler(
+                    servicer.VerifyProjections,
+                    request_deserializer=silo_dot_pb_dot_silo__ext__pb2.VerifyProjectionsRequest.FromString,
+                    response_serializer=silo_dot_pb_dot_silo__ext__pb2.VerifyReport.SerializeToString,
+            ),
+            'RebuildProjections': grpc.unary_stream_rpc_method_handler(
+                    servicer.RebuildProjections,
+                    request_deserializer=silo_dot_pb_dot_silo__ext__pb2.RebuildProjectionsRequest.FromString,
+                    response_serializer=silo_dot_pb_dot_silo__ext__pb2.RebuildReport.SerializeToString,
+            ),
+            'Erase': grpc.unary_unary_rpc_method_handler(
+                    servicer.Erase,
+                    request_deserializer=silo_dot_pb_dot_silo__ext__pb2.EraseRequest.FromString,
+                    response_serializer=silo_dot_pb_dot_silo__ext__pb2.EraseResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -417,6 +517,168 @@ class History:
             '/silo.ext.v1.History/GetJobHistory',
             silo_dot_pb_dot_silo__ext__pb2.GetJobHistoryRequest.SerializeToString,
             silo_dot_pb_dot_silo__ext__pb2.GetJobHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MoveCursor(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/silo.ext.v1.History/MoveCursor',
+            silo_dot_pb_dot_silo__ext__pb2.MoveCursorRequest.SerializeToString,
+            silo_dot_pb_dot_silo__ext__pb2.MoveCursorResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCursors(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/silo.ext.v1.History/ListCursors',
+            silo_dot_pb_dot_silo__ext__pb2.ListCursorsRequest.SerializeToString,
+            silo_dot_pb_dot_silo__ext__pb2.ListCursorsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteCursor(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/silo.ext.v1.History/DeleteCursor',
+            silo_dot_pb_dot_silo__ext__pb2.DeleteCursorRequest.SerializeToString,
+            silo_dot_pb_dot_silo__ext__pb2.DeleteCursorResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyProjections(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/silo.ext.v1.History/VerifyProjections',
+            silo_dot_pb_dot_silo__ext__pb2.VerifyProjectionsRequest.SerializeToString,
+            silo_dot_pb_dot_silo__ext__pb2.VerifyReport.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RebuildProjections(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/silo.ext.v1.History/RebuildProjections',
+            silo_dot_pb_dot_silo__ext__pb2.RebuildProjectionsRequest.SerializeToString,
+            silo_dot_pb_dot_silo__ext__pb2.RebuildReport.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Erase(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/silo.ext.v1.History/Erase',
+            silo_dot_pb_dot_silo__ext__pb2.EraseRequest.SerializeToString,
+            silo_dot_pb_dot_silo__ext__pb2.EraseResponse.FromString,
             options,
             channel_credentials,
             insecure,

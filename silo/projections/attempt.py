@@ -10,6 +10,7 @@ import attrs
 
 from silo.domain.jobs import AttemptStatus
 from silo.events.catalogue import (
+    ERASED,
     AttemptCancelled,
     AttemptFailed,
     AttemptImported,
@@ -67,6 +68,10 @@ def imported(event: AttemptImported) -> AttemptRow:
     running = AttemptRow(event.task_id, AttemptStatus.RUNNING, event.started_ms, None, None, b"", 0)
     error_code = event.error_code if event.status is AttemptStatus.FAILED else None
     return _ended(running, event.status, event.finished_ms, error_code, event.data, event.seq)
+
+
+def erased(row: AttemptRow) -> AttemptRow:
+    return attrs.evolve(row, data=ERASED, data_seq=0) if row.data or row.data_seq else row
 
 
 def _ended(

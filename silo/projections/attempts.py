@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from silo.events.catalogue import AttemptImported, JobDeleted, JobForgotten, TaskLeased
-from silo.projections.attempt import AttemptRow
+from silo.events.catalogue import AttemptImported, JobDeleted, JobErased, JobForgotten, TaskLeased
+from silo.projections.attempt import AttemptRow, erased
 from silo.projections.jobs import JobRow
-from silo.projections.view import Key, Table, View
+from silo.projections.view import Key, Table, View, existing
 
 ATTEMPTS = Table("attempts", tag=0x18, row=AttemptRow)
 """(tenant, job id, attempt number)"""
@@ -26,9 +26,15 @@ def job_deleted(event: JobDeleted | JobForgotten, job: JobRow, view: View) -> No
         view.delete(ATTEMPTS, key)
 
 
+def job_erased(event: JobErased, job: JobRow, view: View) -> None:
+    for key in earlier_keys(event.tenant, event.job_id, job):
+        view.put(ATTEMPTS, key, erased(existing(view, ATTEMPTS, key, event)))
+
+
 FOLDS = {
     TaskLeased: attempt_began,
     AttemptImported: attempt_began,
     JobDeleted: job_deleted,
     JobForgotten: job_deleted,
+    JobErased: job_erased,
 }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from itertools import chain
 from typing import Any, get_args, get_origin
 
 import attrs
@@ -16,6 +17,8 @@ from silo.projections import (
     attempts,
     concurrency,
     counters,
+    cursors,
+    erasures,
     jobs,
     leases,
     payloads,
@@ -25,33 +28,43 @@ from silo.projections import (
 )
 from silo.projections.view import Table, View, existing
 
-PROJECTIONS = (tasks, refreshes, concurrency, rates, leases, counters, payloads, attempts, jobs)
+PROJECTIONS = (
+    tasks,
+    refreshes,
+    concurrency,
+    rates,
+    leases,
+    counters,
+    payloads,
+    attempts,
+    jobs,
+    cursors,
+    erasures,
+)
 """In the order in which they fold: `payloads` reads the rows of `attempts`, so it comes before them, as does `refreshes`
 before `concurrency`."""
 
-TABLES: tuple[Table[Any], ...] = (
-    jobs.JOBS,
-    jobs.JOBS_BY_STATUS,
-    jobs.JOBS_BY_METADATA,
-    jobs.HOLDERS,
-    attempts.ATTEMPTS,
-    payloads.PAYLOADS,
-    tasks.READY,
-    tasks.TIMERS,
-    tasks.FORGETTING,
-    concurrency.QUEUES,
-    concurrency.WAITERS,
-    concurrency.UNSETTLED,
-    concurrency.REFRESHES_DUE,
-    refreshes.REFRESHES,
-    rates.BUCKETS,
-    rates.BUCKET_LINES,
-    rates.BUCKET_TIMERS,
-    rates.CHECKS,
-    leases.LEASES,
-    leases.EXPIRIES,
-    counters.COUNTS,
-)
+TABLES_OF: dict[str, tuple[Table[Any], ...]] = {
+    "jobs": (jobs.JOBS, jobs.JOBS_BY_STATUS, jobs.JOBS_BY_METADATA, jobs.HOLDERS),
+    "attempts": (attempts.ATTEMPTS,),
+    "payloads": (payloads.PAYLOADS,),
+    "tasks": (tasks.READY, tasks.TIMERS, tasks.FORGETTING),
+    "concurrency": (
+        concurrency.QUEUES,
+        concurrency.WAITERS,
+        concurrency.UNSETTLED,
+        concurrency.REFRESHES_DUE,
+    ),
+    "refreshes": (refreshes.REFRESHES,),
+    "rates": (rates.BUCKETS, rates.BUCKET_LINES, rates.BUCKET_TIMERS, rates.CHECKS),
+    "leases": (leases.LEASES, leases.EXPIRIES),
+    "counters": (counters.COUNTS,),
+    "cursors": (cursors.CURSORS,),
+    "erasures": (erasures.ERASURES,),
+}
+"""Which projection owns which tables, by its name."""
+
+TABLES: tuple[Table[Any], ...] = tuple(chain.from_iterable(TABLES_OF.values()))
 
 
 def _shape(kind: Any) -> str:

@@ -13,6 +13,7 @@ import attrs
 from silo.domain.jobs import JobSpec, JobStatus
 from silo.errors import Corrupt
 from silo.events.catalogue import (
+    ERASED,
     AttemptCancelled,
     AttemptFailed,
     AttemptImported,
@@ -24,6 +25,7 @@ from silo.events.catalogue import (
     JobCancelled,
     JobDeleted,
     JobEnqueued,
+    JobErased,
     JobEvent,
     JobExpedited,
     JobFailed,
@@ -424,6 +426,19 @@ def job_deleted(event: JobDeleted | JobForgotten, job: JobRow, view: View) -> No
     view.delete(JOBS, (event.tenant, event.job_id))
 
 
+def job_erased(event: JobErased, job: JobRow, view: View) -> None:
+    payload = ERASED if job.payload_bytes else b""
+    _change(
+        event,
+        job,
+        view,
+        payload=payload,
+        payload_seq=0,
+        payload_bytes=len(payload),
+        last_attempt=attempt.erased(job.last_attempt) if job.last_attempt is not None else None,
+    )
+
+
 FOLDS = {
     JobEnqueued: job_enqueued,
     JobImported: job_imported,
@@ -450,4 +465,5 @@ FOLDS = {
     JobRestarted: job_restarted,
     JobDeleted: job_deleted,
     JobForgotten: job_deleted,
+    JobErased: job_erased,
 }

@@ -11,6 +11,7 @@ from silo.events.catalogue import (
     AttemptSucceeded,
     JobDeleted,
     JobEnqueued,
+    JobErased,
     JobForgotten,
     JobImported,
 )
@@ -43,7 +44,7 @@ def attempt_imported(event: AttemptImported, _: JobRow, view: View) -> None:
         view.insert(PAYLOADS, (event.seq,), event.data)
 
 
-def job_deleted(event: JobDeleted | JobForgotten, job: JobRow, view: View) -> None:
+def job_emptied(event: JobDeleted | JobForgotten | JobErased, job: JobRow, view: View) -> None:
     if job.payload_seq:
         view.delete(PAYLOADS, (job.payload_seq,))
     attempts = [existing(view, ATTEMPTS, key, event) for key in earlier_keys(event.tenant, event.job_id, job)]
@@ -60,6 +61,7 @@ FOLDS = {
     AttemptSucceeded: attempt_succeeded,
     AttemptFailed: attempt_failed,
     AttemptImported: attempt_imported,
-    JobDeleted: job_deleted,
-    JobForgotten: job_deleted,
+    JobDeleted: job_emptied,
+    JobForgotten: job_emptied,
+    JobErased: job_emptied,
 }

@@ -10,11 +10,13 @@ from __future__ import annotations
 import attrs
 
 from silo.events.catalogue import (
+    ERASED,
     AttemptSucceeded,
     ChainDue,
     ChainStarted,
     JobCancelled,
     JobDeleted,
+    JobErased,
     JobEvent,
     JobExpedited,
     JobFailed,
@@ -166,6 +168,16 @@ def job_deleted(event: JobDeleted | JobForgotten, job: JobRow, view: View) -> No
     _remember(event, job, view)
 
 
+def job_erased(event: JobErased, job: JobRow, view: View) -> None:
+    """A task that is ready says where its payload is, and how long."""
+    if job.chain is not None and job.chain.place is Place.READY:
+        key = ready_key(job.spec.task_group, job.chain)
+        view.delete(READY, key)
+        view.insert(
+            READY, key, ReadyRow(event.tenant, event.job_id, 0, len(ERASED) if job.payload_bytes else 0)
+        )
+
+
 FOLDS = {
     ChainStarted: chain_started,
     ChainDue: chain_due,
@@ -181,4 +193,5 @@ FOLDS = {
     JobRestarted: job_restarted,
     JobDeleted: job_deleted,
     JobForgotten: job_deleted,
+    JobErased: job_erased,
 }

@@ -17,6 +17,7 @@ from functools import partial
 import attrs
 import grpc
 
+from silo.broker.erasures import run_erasures
 from silo.broker.rate_checks import CheckRate, run_rate_checks
 from silo.broker.timers import run_timers
 from silo.cluster.shard_map import MappedShard
@@ -133,6 +134,7 @@ class Broker:
                 shard.stop(error)
         self._opened.append(OpenShard(shard, mapped.range))
         self._keep(f"timers {mapped.id}", shard, run_timers)
+        self._keep(f"erasures {mapped.id}", shard, run_erasures)
         if outside.check_rate is not None:
             self._keep(f"rate checks {mapped.id}", shard, partial(run_rate_checks, check=outside.check_rate))
         self._tasks.append(asyncio.create_task(self._watch(shard), name=f"watch {mapped.id}"))

@@ -1,23 +1,35 @@
-"""silo.ext.v1.History: reads the log of a shard."""
+"""silo.ext.v1.History: reads the log of a shard, checks what was made of it, and erases what must not stay."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
-from silo.errors import Invalid
-from silo.events.catalogue import EVENTS, Event
+from silo.errors import Busy, Invalid
+from silo.events.catalogue import EVENTS, CursorMoved, Event
 from silo.events.log import matches
 from silo.events.shown import other_fields
 from silo.pb import silo_ext_pb2 as ext
+from silo.projections.cursors import CURSORS
+from silo.projections.fold import TABLES_OF
+from silo.projections.view import Table
+from silo.server.callers import client
 from silo.server.interceptors import Context
 from silo.server.shards import Shards
+from silo.shard.beside import Progress, rebuild_beside, verify_beside
+from silo.shard.cursors import MoveCursor, delete_cursor, find_cursor, move_cursor
+from silo.shard.disk import key_of, read_table
+from silo.shard.erase import erase, erase_tenant
 from silo.shard.jobs import JobName
 from silo.shard.reading import get_history
 
 EVENTS_A_MESSAGE = 500
 TELL_AFTER_EVENTS = 10_000
+REPORT_EVERY_S = 0.5
 SERVICE = ext.DESCRIPTOR.services_by_name["History"]
+T = TypeVar("T")
 TYPES = {kind.__name__: kind for kind in EVENTS}
 
 
@@ -26,6 +38,7 @@ class History:
 
     def __init__(self, shards: Shards) -> None:
         self.shards = shards
+        self._making_rows = False
 
     async def ReadEvents(
         self, request: ext.ReadEventsRequest, context: Context
@@ -42,13 +55,97 @@ class History:
     async def Subscribe(
         self, request: ext.SubscribeRequest, context: Context
     ) -> AsyncIterator[ext.EventBatch]:
-        log, wanted = self.shards.resolve(request.shard).shard.log, _types(request.filter)
-        start = request.from_seq if request.HasField("from_seq") else log.durable_seq + 1
+        shard, wanted = self.shards.resolve(request.shard).shard, _types(request.filter)
+        cursor = await shard.execute(find_cursor, request.cursor) if request.cursor else None
+        log = shard.log
+        if request.HasField("from_seq"):
+            start = request.from_seq
+        else:
+            start = (cursor.seq if cursor is not None else log.durable_seq) + 1
         # So that the caller knows where it stands before anything comes.
         start = max(start, 1)
         yield ext.EventBatch(seq=start - 1)
         async for batch in _batches(log.follow(start), start, request.filter, wanted):
             yield batch
+
+    async def MoveCursor(self, request: ext.MoveCursorRequest, context: Context) -> ext.MoveCursorResponse:
+        shard = self.shards.resolve(request.shard).shard
+        move = MoveCursor(request.name, request.seq)
+        await shard.execute(move_cursor, move, caller=client("MoveCursor", context))
+        return ext.MoveCursorResponse()
+
+    async def ListCursors(self, request: ext.ListCursorsRequest, context: Context) -> ext.ListCursorsResponse:
+        shard = self.shards.resolve(request.shard).shard
+        await shard.checkpoint()
+        last = shard.log.durable_seq
+        cursors = [
+            ext.Cursor(name=str(name), seq=row.seq, moved_ms=row.moved_ms, behind=last - row.seq)
+            async for page in read_table(shard.database, CURSORS)
+            for (name,), row in ((key_of(key), CURSORS.decode(raw)) for key, raw in page)
+        ]
+        return ext.ListCursorsResponse(cursors=cursors)
+
+    async def DeleteCursor(
+        self, request: ext.DeleteCursorRequest, context: Context
+    ) -> ext.DeleteCursorResponse:
+        shard = self.shards.resolve(request.shard).shard
+        await shard.execute(delete_cursor, request.name, caller=client("DeleteCursor", context))
+        return ext.DeleteCursorResponse()
+
+    async def Erase(self, request: ext.EraseRequest, context: Context) -> ext.EraseResponse:
+        shard, tenant = self.shards.for_tenant(request.shard, request.tenant)
+        if bool(request.id) == request.all_jobs:
+            raise Invalid("say which job by its id, or set all_jobs for all of the tenant's, and not both")
+        caller = client("Erase", context)
+        if request.all_jobs:
+            return ext.EraseResponse(seq=await shard.execute(erase_tenant, tenant, caller=caller))
+        return ext.EraseResponse(seq=await shard.execute(erase, JobName(tenant, request.id), caller=caller))
+
+    async def VerifyProjections(
+        self, request: ext.VerifyProjectionsRequest, context: Context
+    ) -> AsyncIterator[ext.VerifyReport]:
+        shard = self.shards.open_here(request.shard)
+        progress = Progress()
+        async with self._alone(), _under_way(verify_beside(shard, progress), progress) as work:
+            while not await _done(work):
+                yield ext.VerifyReport(seq=progress.seq, seq_total=progress.total)
+            found = work.result()
+            yield ext.VerifyReport(
+                seq=progress.total,
+                seq_total=progress.total,
+                done=True,
+                difference=str(found.difference) if found is not None else "",
+                events=map(message, found.events) if found is not None else (),
+            )
+
+    async def RebuildProjections(
+        self, request: ext.RebuildProjectionsRequest, context: Context
+    ) -> AsyncIterator[ext.RebuildReport]:
+        shard = self.shards.open_here(request.shard)
+        tables = _tables(request.projections)
+        progress = Progress()
+        async with self._alone(), _under_way(rebuild_beside(shard, tables, progress), progress) as work:
+            while not await _done(work):
+                yield ext.RebuildReport(seq=progress.seq, seq_total=progress.total)
+            mended = work.result()
+            yield ext.RebuildReport(
+                seq=progress.total,
+                seq_total=progress.total,
+                done=True,
+                rows_changed=mended.rows,
+                difference=str(mended.first) if mended.first is not None else "",
+            )
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """Rows made anew are as many as there are: one call at a time does that.  Raises Busy."""
+        if self._making_rows:
+            raise Busy("rows are being made anew already; try again when that is done")
+        self._making_rows = True
+        try:
+            yield
+        finally:
+            self._making_rows = False
 
     async def GetJobHistory(
         self, request: ext.GetJobHistoryRequest, context: Context
@@ -57,6 +154,33 @@ class History:
         newest = await shard.execute(get_history, JobName(tenant, request.id))
         events = await shard.log.history(newest, most=request.most or None)
         return ext.GetJobHistoryResponse(events=map(message, events))
+
+
+def _tables(projections: Sequence[str]) -> list[Table[Any]]:
+    """The tables of these projections; none named: of all.  Raises Invalid for one that there is not."""
+    for name in projections:
+        if name not in TABLES_OF:
+            raise Invalid(f"there is no projection called {name}; there are {', '.join(TABLES_OF)}")
+    return [table for name in projections or TABLES_OF for table in TABLES_OF[name]]
+
+
+@asynccontextmanager
+async def _under_way(work: Coroutine[Any, Any, T], progress: Progress) -> AsyncIterator[asyncio.Task[T]]:
+    """Work that ends when its caller goes away."""
+    task = asyncio.create_task(work, name="rows made anew")
+    try:
+        yield task
+    finally:
+        progress.stop()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            # Looked at, so that nobody warns of it; the caller has had it, or is gone.
+            task.exception()
+
+
+async def _done(work: asyncio.Task[Any]) -> bool:
+    """Whether it is done, soon."""
+    return bool((await asyncio.wait([work], timeout=REPORT_EVERY_S))[0])
 
 
 def _types(wanted: ext.EventFilter) -> frozenset[type[Event]]:
@@ -75,7 +199,8 @@ async def _batches(
 ) -> AsyncIterator[ext.EventBatch]:
     """What is wanted of the records from `start` on, in messages; with turns of the event loop between them.
 
-    A message without events comes only now and then, so that whoever looks for little can go on from there.
+    A reader that moves a cursor would hear of it and move it again, so that is told only if it is asked for.  A message
+    without events comes only now and then, so that whoever looks for little can go on from there.
     """
     tenant = wanted.tenant if wanted.HasField("tenant") else None
     job_id = wanted.job_id if wanted.HasField("job_id") else None
@@ -86,7 +211,8 @@ async def _batches(
             found = [
                 message(event)
                 for event in piece
-                if (not types or type(event) in types) and matches(event, tenant=tenant, job_id=job_id)
+                if (type(event) in types if types else not isinstance(event, CursorMoved))
+                and matches(event, tenant=tenant, job_id=job_id)
             ]
             seq = piece[-1].seq
             if found or seq - told_seq >= TELL_AFTER_EVENTS:

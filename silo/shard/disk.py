@@ -203,8 +203,10 @@ async def _read_front(
     return piece[:-1], piece[-1][0]
 
 
-async def read_table(reader: Reader, table: Table[Any]) -> AsyncIterator[list[tuple[bytes, bytes]]]:
-    """All rows of a table as they lie on disk, in order, a page at a time."""
-    tag = bytes((table.tag,))
-    async for page in reader.pages(tag, keys.prefix_end(tag), rows=ROWS_PER_PAGE):
+async def read_table(
+    reader: Reader, table: Table[Any], front: Key = (), *, rows: int = ROWS_PER_PAGE
+) -> AsyncIterator[list[tuple[bytes, bytes]]]:
+    """The rows of a table whose keys begin with `front`, as they lie on disk, in order, a page at a time."""
+    first = row_key(table, front)
+    async for page in reader.pages(first, keys.prefix_end(first), rows=rows):
         yield page

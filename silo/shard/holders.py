@@ -12,7 +12,7 @@ import attrs
 
 from silo.projections.jobs import HOLDERS, JOBS
 from silo.projections.leases import LEASES
-from silo.shard.disk import key_of, row_key
+from silo.shard.disk import key_of, read_table, row_key
 from silo.shard.draft import Caller, Draft
 from silo.shard.drop_holders import drop_holders
 from silo.shard.jobs import JobName
@@ -40,9 +40,8 @@ async def _holders(shard: Shard, tenant: str) -> AsyncIterator[list[JobName]]:
     """The jobs that hold a slot, a page at a time; one that holds several comes several times."""
     await shard.checkpoint()
     snapshot = await shard.database.snapshot()
-    first = row_key(HOLDERS, (tenant,))
     try:
-        async for page in snapshot.pages(first, keys.prefix_end(first), rows=DROPPED_PER_COMMAND_MAX):
+        async for page in read_table(snapshot, HOLDERS, (tenant,), rows=DROPPED_PER_COMMAND_MAX):
             yield list(dict.fromkeys(JobName(tenant, str(key_of(raw)[4])) for raw, _ in page))
     finally:
         snapshot.release()

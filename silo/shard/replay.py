@@ -6,7 +6,7 @@ There is one loop for all three, so that what is verified is what serves.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import attrs
@@ -16,11 +16,12 @@ from silo.events.log import read
 from silo.projections.fold import TABLES, apply
 from silo.projections.view import NotLoaded, Table
 from silo.shard.checkpoint import Note, read_note, remove_rows, write_rows
-from silo.shard.disk import key_of, load, read_table
+from silo.shard.disk import key_of, load, read_table, row_key
 from silo.shard.rows import Rows
 from silo.storage.database import Database, Reader
 
 ROWS_BETWEEN_CHECKPOINTS = 50_000
+ROWS_MENDED_AT_ONCE = 1_000
 
 Raw = tuple[bytes, bytes]
 
@@ -124,12 +125,15 @@ class Difference:
         """A row by its fields, or what else can be said of it."""
         if row is None:
             return "no row"
-        table = next(one for one in TABLES if one.name == self.table)
         try:
-            value = table.decode(row)
+            value = _table(self.table).decode(row)
         except (ValueError, TypeError):
             return f"bytes that are no row: {row.hex()}"
         return attrs.asdict(value, recurse=False) if attrs.has(type(value)) else value
+
+
+def _table(name: str) -> Table[Any]:
+    return next(table for table in TABLES if table.name == name)
 
 
 def _in_words(told: Any) -> str:
@@ -140,14 +144,31 @@ def _in_words(told: Any) -> str:
 
 async def compare(expected: Reader, found: Reader) -> Difference | None:
     """The first difference between the rows of two databases, table by table in the order of their keys."""
-    for table in TABLES:
+    async for difference in differences(expected, found):
+        return difference
+    return None
+
+
+async def differences(
+    expected: Reader, found: Reader, tables: Iterable[Table[Any]] = TABLES
+) -> AsyncIterator[Difference]:
+    """Every difference between these tables of two databases, table by table in the order of their keys."""
+    for table in tables:
         left, right = _rows(expected, table), _rows(found, table)
         a, b = await anext(left, None), await anext(right, None)
         while a is not None or b is not None:
-            if a != b:
-                return _difference(table, a, b)
-            a, b = await anext(left, None), await anext(right, None)
-    return None
+            if a == b:
+                a, b = await anext(left, None), await anext(right, None)
+            elif b is None or (a is not None and a[0] < b[0]):
+                assert a is not None
+                yield Difference(table.name, key_of(a[0]), a[1], None)
+                a = await anext(left, None)
+            elif a is None or b[0] < a[0]:
+                yield Difference(table.name, key_of(b[0]), None, b[1])
+                b = await anext(right, None)
+            else:
+                yield Difference(table.name, key_of(a[0]), a[1], b[1])
+                a, b = await anext(left, None), await anext(right, None)
 
 
 async def _rows(reader: Reader, table: Table[Any]) -> AsyncIterator[Raw]:
@@ -156,14 +177,32 @@ async def _rows(reader: Reader, table: Table[Any]) -> AsyncIterator[Raw]:
             yield row
 
 
-def _difference(table: Table[Any], expected: Raw | None, found: Raw | None) -> Difference:
-    """What differs between two rows at the same place in the order of their tables, of which one may have ended."""
-    if found is None or (expected is not None and expected[0] < found[0]):
-        assert expected is not None
-        return Difference(table.name, key_of(expected[0]), expected[1], None)
-    if expected is None or found[0] < expected[0]:
-        return Difference(table.name, key_of(found[0]), None, found[1])
-    return Difference(table.name, key_of(found[0]), expected[1], found[1])
+Changes = Sequence[tuple[bytes, bytes | None]]
+Put = Callable[[Changes], Awaitable[None]]
+"""Writes rows, and removes those that are None, together."""
+
+
+@attrs.define
+class Mended:
+    """What was put right: how many rows, and the first of them."""
+
+    rows: int = 0
+    first: Difference | None = None
+
+
+async def mend(expected: Reader, found: Reader, put: Put, tables: Iterable[Table[Any]] = TABLES) -> Mended:
+    """Put right what differs in these tables of `found`, by `put`, in several steps: each row is as it was or right."""
+    mended, changes = Mended(), list[tuple[bytes, bytes | None]]()
+    async for difference in differences(expected, found, tables):
+        mended.first = mended.first or difference
+        mended.rows += 1
+        changes.append((row_key(_table(difference.table), difference.key), difference.expected))
+        if len(changes) >= ROWS_MENDED_AT_ONCE:
+            await put(changes)
+            changes = []
+    if changes:
+        await put(changes)
+    return mended
 
 
 async def verify(

@@ -18,7 +18,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from enum import Enum
 from typing import TypeVar
 
@@ -40,14 +40,14 @@ from silo.errors import (
 from silo.events.catalogue import ShardCreated
 from silo.events.log import Log, require_event
 from silo.projections.view import NotLoaded
-from silo.shard.checkpoint import Note, find_rows, write_rows
+from silo.shard.checkpoint import Note, find_rows, read_note, write_rows
 from silo.shard.disk import Loader
 from silo.shard.draft import SYSTEM, Caller, Draft, Rules
 from silo.shard.gates import settle
 from silo.shard.lease_clock import LeaseClock
 from silo.shard.replay import replay
 from silo.shard.rows import Rows
-from silo.storage.database import Database
+from silo.storage.database import Database, Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -487,6 +487,40 @@ class Shard:
         self.rows.keep()
         self._time_ms = draft.now_ms
 
+    # --- standing still --------------------------------------------------------------------------------------------------
+
+    async def stand_still(self) -> StandingStill:
+        """Write a checkpoint and serve nobody until the end of that; callers are told to try again.
+
+        Raises what `execute` raises if the shard is not serving, and what the store raised.
+        """
+        self._admit()
+        db = self._db
+        assert db is not None
+        self.stage = Stage.REPLAYING
+        try:
+            await self.checkpoint()
+            # Of events that changed no row no checkpoint is written.
+            assert self._log is not None
+            await self._log.durable()
+            snapshot = await db.snapshot()
+            return StandingStill(await read_note(snapshot), snapshot, db, lambda: self._go_on(db))
+        except BaseException:
+            self._go_on(db)
+            raise
+
+    def _go_on(self, db: Database) -> None:
+        """Serve again, with nothing in memory that was read before; unless the shard has opened anew, or closed."""
+        if self._db is not db or self.stage is not Stage.REPLAYING:
+            return
+        if not self.rows.changes and self.rows.frozen is None:
+            self.rows = Rows()
+            self._loader = Loader(db, self.rows)
+        self.stage = Stage.SERVING
+        self._changed.set()
+        for decided in self._listeners:
+            decided.set()
+
     # --- checkpoints -----------------------------------------------------------------------------------------------------
 
     async def _checkpoint_when_due(self) -> None:
@@ -537,6 +571,32 @@ class Shard:
                 raise
             rows.thaw()
             self.checkpoints.add()
+
+
+class StandingStill:
+    """A shard that serves nobody: all its rows are on disk, and none will be in memory when it serves again.
+
+    Attributes:
+        note: what the rows stand for, which is all there is.
+        snapshot: the rows.
+    """
+
+    def __init__(self, note: Note, snapshot: Snapshot, db: Database, end: Callable[[], None]) -> None:
+        self.note = note
+        self.snapshot = snapshot
+        self._db = db
+        self._end = end
+
+    async def put(self, changes: Sequence[tuple[bytes, bytes | None]]) -> None:
+        """Change rows, behind the back of the log."""
+        batch = self._db.batch()
+        batch.change(changes)
+        await self._db.write(batch)
+
+    async def end(self) -> None:
+        """Serve again."""
+        self.snapshot.release()
+        self._end()
 
 
 class Counter:

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from silo.cli import main as silo_main
+from silo.pb import silo_ext_pb2 as ext
 from silo.pb import silo_pb2 as pb
+from silo.pb.silo_ext_pb2_grpc import HistoryStub
 from tests.server.running import running_node
 from tests.serving import IN_S, run
 
@@ -88,6 +90,54 @@ def test_events_are_exported_a_line_each(silo, tmp_path):
             )
             assert code == 1
             assert "there is no type of event called Nosuch; docs/events.md has them all" in err
+
+    run(story())
+
+
+async def shown(node, command, count: int) -> list[str]:
+    """The jobs of the first lines of a tail, which is then ended, once it has moved its cursor behind them."""
+    history = HistoryStub(node.channel)
+    tail = await asyncio.create_subprocess_exec(
+        *command, "--json", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    try:
+        async with asyncio.timeout(IN_S):
+            told = [json.loads(await tail.stdout.readline()) for _ in range(count)]
+            while True:
+                [cursor] = (await history.ListCursors(ext.ListCursorsRequest(shard=node.shard))).cursors
+                if cursor.seq >= told[-1]["seq"]:
+                    return [event["job_id"] for event in told]
+                await asyncio.sleep(0.01)
+    finally:
+        tail.kill()
+        await tail.wait()
+
+
+def test_a_tail_with_a_cursor_goes_on_where_the_last_one_was(silo):
+    async def story():
+        async with running_node() as node:
+            tail = [str(Path(sys.executable).with_name("silo")), "events", "tail", "-a", node.address]
+            tail += ["--cursor", "billing", "--type", "JobEnqueued"]
+            for number in range(3):
+                await a_job(node, f"j{number}")
+            assert await shown(node, [*tail, "--from", "1"], 3) == ["j0", "j1", "j2"]
+            await a_job(node, "j3")
+            assert await shown(node, tail, 1) == ["j3"]
+
+            code, out, _ = await asyncio.to_thread(silo, "events", "cursors", "-a", node.address)
+            assert code == 0
+            assert out.startswith("billing: event ")
+            _, out, _ = await asyncio.to_thread(silo, "events", "cursors", "-a", node.address, "--json")
+            [told] = json.loads(out)["cursors"]
+            assert told["name"] == "billing"
+            code, _, _ = await asyncio.to_thread(
+                silo, "events", "forget-cursor", "billing", "-a", node.address
+            )
+            assert code == 0
+            _, out, _ = await asyncio.to_thread(silo, "events", "cursors", "-a", node.address)
+            assert out == "No cursors; `silo events tail --cursor NAME` makes one.\n"
+            code, _, err = await asyncio.to_thread(silo, "events", "forget-cursor", "x", "-a", node.address)
+            assert (code, "there is no cursor called x" in err) == (1, True)
 
     run(story())
 

@@ -92,6 +92,18 @@ def test_a_row_that_is_damaged_is_named_with_its_events_and_made_anew(data):
     assert silo("verify", "--data", str(data)).returncode == 0
 
 
+def test_one_projection_can_be_put_right_by_itself(data):
+    asyncio.run(damage(data))
+    other = silo("rebuild", "--data", str(data), "--projection", "counters")
+    assert (other.returncode, "all is well" in other.stdout) == (0, True)
+    assert silo("verify", "--data", str(data)).returncode == 1
+
+    mended = silo("rebuild", "--data", str(data), "--projection", "jobs")
+    assert (mended.returncode, mended.stderr) == (0, "")
+    assert "1 rows put right; the first:\n  jobs ('acme', 'j3'): the log gives attempts = 0" in mended.stdout
+    assert silo("verify", "--data", str(data)).returncode == 0
+
+
 def test_it_can_be_said_as_json(data):
     asyncio.run(damage(data))
     [told] = json.loads(silo("verify", "-c", str(data / "silo.toml"), "--json").stdout)
@@ -112,7 +124,7 @@ def test_a_server_that_is_at_work_is_left_alone(data):
 
     assert found.returncode == 2
     assert "gRPC on 127.0.0.1:7450) is at work on" in found.stderr
-    assert "stop it first, or ask it by `siloctl shard check`" in found.stderr
+    assert "stop it first, or ask it by `siloctl shard verify`" in found.stderr
 
 
 @pytest.mark.parametrize("command", ["verify", "rebuild"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import io
 import json
 import socket
 
@@ -266,6 +267,57 @@ def test_what_does_not_add_up_is_told_and_the_exit_code_says_so(ctl):
         assert "the shard's rows contradict each other\nHint: keep a copy of the data" in told.err
 
     against_a_node(story)
+
+
+def test_a_row_that_is_damaged_is_found_and_put_right_while_the_shard_is_at_work(ctl):
+    async def story(node):
+        await enqueue(node)
+        told = await beside(ctl, node, "shard", "verify", node.shard)
+        assert (told.code, told.err) == (0, "")
+        assert told.out == f"3 events of shard {node.shard} folded: all is well\n"
+        [opened] = node.node.broker.shards
+        database = opened.shard.database
+        batch = database.batch()
+        batch.put(row_key(TIMERS, (7, 7)), TIMERS.encode(JobRef("-", "ghost")))
+        await database.write(batch)
+
+        told = await beside(ctl, node, "shard", "verify", node.shard)
+        assert told.code == 1
+        assert (
+            "a difference\n  timers (7, 7): the log gives no row, found tenant = '-', job_id = 'ghost'"
+            in told.out
+        )
+        assert "the rows are not those that the log gives\nHint: `siloctl shard rebuild" in told.err
+        told = await beside(ctl, node, "--json", "shard", "rebuild", node.shard, "--projection", "tasks")
+        assert told.code == 0
+        assert (told.values["events"], told.values["rows_changed"]) == (3, 1)
+        told = await beside(ctl, node, "shard", "rebuild", node.shard)
+        assert told.out == f"3 events of shard {node.shard} folded: all is well\n"
+
+    against_a_node(story)
+
+
+def test_what_jobs_carried_is_erased(ctl):
+    async def story(node):
+        await enqueue(node, id="j1")
+        refused = await beside(ctl, node, "job", "erase", node.shard, "j1")
+        assert (refused.code, "cancel it first" in refused.err) == (1, True)
+        await beside(ctl, node, "job", "cancel", node.shard, "j1")
+        told = await beside(ctl, node, "job", "erase", node.shard, "j1")
+        assert told.out.startswith(
+            "Job j1 erased; the log follows soon, and says ErasureFinished (requested_seq "
+        )
+        told = await beside(ctl, node, "--json", "tenant", "erase", "-", "--yes")
+        assert (told.code, told.values["status"]) == (0, "erasing")
+
+    against_a_node(story)
+
+
+def test_before_a_whole_tenant_is_erased_somebody_is_asked(ctl, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    failed = ctl("tenant", "erase", "acme")
+    assert "Erase the payloads, results and error data of all jobs of acme? [y/N]" in failed.out
+    assert "Aborted!" in failed.err
 
 
 @pytest.mark.parametrize(

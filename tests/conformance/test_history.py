@@ -129,6 +129,146 @@ def test_a_subscriber_may_want_only_what_comes(limited):
     assert limited.nodes.run(story()) == ["later"]
 
 
+def call(silo: Silo, rpc: str, **fields):
+    """The reply of a call of this service, the last one if it streams them; or its refusal."""
+
+    async def go():
+        shard = silo.node.shard_of(silo.tenant or "-")
+        request = getattr(ext, f"{rpc}Request")(**{"shard": shard, **fields})
+        reply = getattr(HistoryStub(silo.node.channel), rpc)(request, timeout=IN_S)
+        try:
+            return [part async for part in reply][-1] if hasattr(reply, "__aiter__") else await reply
+        except grpc.aio.AioRpcError as error:
+            return Refusal(error.code(), error.details() or "")
+
+    return silo.nodes.run(go())
+
+
+def first_batch(silo: Silo, **fields) -> ext.EventBatch:
+    """Where a subscriber begins."""
+
+    async def go():
+        request = ext.SubscribeRequest(shard=silo.node.shard_of(silo.tenant or "-"), **fields)
+        reply = HistoryStub(silo.node.channel).Subscribe(request, timeout=IN_S)
+        batch = await reply.read()
+        reply.cancel()
+        return batch
+
+    return silo.nodes.run(go())
+
+
+def cursor(silo: Silo, name: str) -> ext.Cursor | None:
+    listed = call(silo, "ListCursors").cursors
+    return next((cursor for cursor in listed if cursor.name == name), None)
+
+
+def test_a_cursor_stands_where_it_was_put_until_it_is_deleted(limited):
+    name = limited.tenant
+    limited.enqueue()
+    last = read(limited)[-1].seq
+    assert first_batch(limited, cursor=name).seq == last
+    call(limited, "MoveCursor", name=name, seq=3)
+    assert first_batch(limited, cursor=name).seq == 3
+    assert first_batch(limited, cursor=name, from_seq=2).seq == 1
+    here = cursor(limited, name)
+    # The log has the move, too.
+    assert (here.seq, here.behind) == (3, last + 1 - 3)
+
+    call(limited, "MoveCursor", name=name, seq=0)
+    assert first_batch(limited, cursor=name).seq == 0
+    call(limited, "DeleteCursor", name=name)
+    assert cursor(limited, name) is None
+    assert call(limited, "DeleteCursor", name=name) == (
+        grpc.StatusCode.NOT_FOUND,
+        f"there is no cursor called {name}",
+    )
+
+
+def test_who_reads_is_not_told_of_the_moves_of_cursors_unless_he_asks(limited):
+    call(limited, "MoveCursor", name=limited.tenant, seq=1)
+    assert "CursorMoved" not in {event.type for event in events(limited)}
+    moves = events(limited, filter=ext.EventFilter(types=["CursorMoved"]))
+    assert json.loads(moves[-1].data) == {"name": limited.tenant, "done_seq": 1}
+
+
+def test_a_cursor_that_cannot_be_is_refused(limited):
+    refused = call(limited, "MoveCursor", name="x", seq=1 << 40)
+    assert refused.code is INVALID
+    assert refused.details.startswith("a cursor of this shard stands between 0 and ")
+    name = (INVALID, "a cursor's name has 1 to 128 characters")
+    assert call(limited, "MoveCursor", name="", seq=1) == name
+    assert call(limited, "DeleteCursor", name="x" * 129) == name
+
+
+def test_what_a_job_carried_is_erased(limited):
+    job_id = limited.enqueue(payload=data(b"\xa6secret"))
+    refused = call(limited, "Erase", tenant=limited.tenant, id=job_id)
+    assert refused == (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        f"cannot erase job {job_id}: job is still in progress; cancel it first (status: Scheduled)",
+    )
+    limited.report(limited.lease_one(), success=b"\xa6secret")
+    asked = call(limited, "Erase", tenant=limited.tenant, id=job_id)
+    assert limited.call("GetJob", id=job_id).payload == data(b"\xc0")
+
+    wanted = ext.EventFilter(tenant=limited.tenant, types=["ErasureFinished"])
+    finished = following(limited, asked.seq, wanted)
+    assert json.loads(finished.data)["requested_seq"] == asked.seq
+    assert b"secret" not in b"".join(event.SerializeToString() for event in events(limited))
+
+
+def test_what_a_tenant_s_jobs_carried_is_erased(limited):
+    job_id = limited.enqueue(payload=data(b"\xa6secret"))
+    refused = call(limited, "Erase", tenant=limited.tenant, all_jobs=True)
+    assert refused.details.startswith(f"cannot erase tenant {limited.tenant}: 1 of its jobs have not ended")
+    limited.report(limited.lease_one(), success=b"\xa6secret")
+    asked = call(limited, "Erase", tenant=limited.tenant, all_jobs=True)
+    following(limited, asked.seq, ext.EventFilter(tenant=limited.tenant, types=["ErasureFinished"]))
+    assert limited.call("GetJob", id=job_id).payload == data(b"\xc0")
+    assert b"secret" not in b"".join(event.SerializeToString() for event in events(limited))
+
+
+def following(silo: Silo, seq: int, wanted: ext.EventFilter) -> ext.Event:
+    """The first such event from there on, as soon as there is one."""
+
+    async def go():
+        shard = silo.node.shard_of(silo.tenant or "-")
+        request = ext.SubscribeRequest(shard=shard, from_seq=seq, filter=wanted)
+        reply = HistoryStub(silo.node.channel).Subscribe(request, timeout=IN_S)
+        async for batch in reply:
+            if batch.events:
+                reply.cancel()
+                return batch.events[0]
+        raise AssertionError("no such event")
+
+    return silo.nodes.run(go())
+
+
+@pytest.mark.parametrize("fields", [{"id": "x", "all_jobs": True}, {}])
+def test_it_must_be_said_what_to_erase(limited, fields):
+    text = "say which job by its id, or set all_jobs for all of the tenant's, and not both"
+    assert call(limited, "Erase", tenant=limited.tenant, **fields) == (INVALID, text)
+
+
+def test_a_shard_is_verified_and_rebuilt_while_it_serves(limited):
+    limited.enqueue()
+    verified = call(limited, "VerifyProjections")
+    assert verified.done
+    assert verified.seq == verified.seq_total >= 3
+    assert verified.difference == ""
+
+    rebuilt = call(limited, "RebuildProjections", projections=["jobs", "counters"])
+    assert rebuilt.done
+    assert (rebuilt.rows_changed, rebuilt.difference) == (0, "")
+    limited.enqueue()
+
+
+def test_a_projection_that_there_is_not_is_named(limited):
+    refused = call(limited, "RebuildProjections", projections=["indexes"])
+    assert refused.code is INVALID
+    assert refused.details.startswith("there is no projection called indexes; there are jobs, attempts,")
+
+
 @pytest.mark.parametrize(
     ("fields", "refusal"),
     [

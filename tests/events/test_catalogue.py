@@ -18,6 +18,7 @@ TAGS = {
     "JobExpedited": 17,
     "JobDeleted": 18,
     "JobForgotten": 19,
+    "JobErased": 20,
     "ChainStarted": 30,
     "ChainDue": 31,
     "SlotGranted": 32,
@@ -42,6 +43,10 @@ TAGS = {
     "RefreshExpired": 66,
     "BucketWaited": 70,
     "BucketForgotten": 71,
+    "ErasureRequested": 80,
+    "ErasureFinished": 81,
+    "CursorMoved": 82,
+    "CursorDeleted": 83,
 }
 """What logs are full of.  Lines are added here; none is ever changed or removed."""
 

@@ -40,6 +40,8 @@ TAGS = {
     "bucket_lines": 0x59,
     "bucket_timers": 0x5A,
     "rate_checks": 0x5B,
+    "cursors": 0x60,
+    "erasures": 0x61,
 }
 
 

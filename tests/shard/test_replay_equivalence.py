@@ -16,6 +16,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from silo.broker.erasures import carry_out
 from silo.broker.timers import run_due
 from silo.domain.ids import Ids
 from silo.domain.jobs import AttemptStatus, JobStatus
@@ -27,6 +28,7 @@ from silo.shard.conservation import check_conservation
 from silo.shard.delete import delete
 from silo.shard.draft import SYSTEM, Rules
 from silo.shard.enqueue import enqueue
+from silo.shard.erase import erase, erase_tenant, next_erasure
 from silo.shard.expedite import expedite
 from silo.shard.holders import drop_tenant_holders
 from silo.shard.import_jobs import Imported, NotImported, import_jobs
@@ -135,6 +137,9 @@ STEPS = st.one_of(
     ),
     st.tuples(st.just("refresh"), st.sampled_from([None, 0, 1, 2, "heartbeat"])),
     st.tuples(st.just("drop holders"), st.sampled_from("ab")),
+    st.tuples(st.just("erase"), names),
+    st.tuples(st.just("erase tenant"), st.sampled_from("ab")),
+    st.tuples(st.just("carry out erasures")),
     st.tuples(st.just("clock"), st.sampled_from([1, 1_000, 4_000, 11_000, 60_000, -5_000])),
     st.tuples(st.just("due")),
     st.tuples(st.just("checkpoint")),
@@ -233,6 +238,13 @@ class World:
                 model.now_ms = self.shard.now_ms()
                 dropped = await drop_tenant_holders(self.shard, tenant, SYSTEM)
                 assert dropped == model.command(model.drop_holders, tenant)
+            case "erase", (name,):
+                await self.agree(erase, name, model.erase, name)
+            case "erase tenant", (tenant,):
+                await self.agree(erase_tenant, tenant, model.erase_tenant, tenant)
+            case "carry out erasures", ():
+                while (erasure := await self.shard.execute(next_erasure, None)) is not None:
+                    await carry_out(self.shard, erasure)
             case "clock", (by_ms,):
                 self.clock.now_ms += by_ms
             case "due", ():

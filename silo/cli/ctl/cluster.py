@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import click
 
-from silo.cli.ctl.connection import Target, global_flags, pass_target, range_text, shard_of_tenant
+from silo.cli.ctl.connection import (
+    HISTORY,
+    Target,
+    global_flags,
+    pass_target,
+    range_text,
+    shard_of_tenant,
+)
 from silo.cli.ctl.texts import table
-from silo.domain.tenants import tenant_hash
+from silo.domain.tenants import DEFAULT_TENANT, tenant_hash
+from silo.pb import silo_ext_pb2 as ext
 
 
 @click.group()
@@ -87,4 +95,28 @@ def locate(target: Target, tenant_id: str) -> None:
         f"  Node ID:     {owner.node_id or '-'}\n"
         f"  gRPC Addr:   {owner.grpc_addr or '-'}\n"
         f"  Shard Range: {range_text(owner)}",
+    )
+
+
+@tenant.command()
+@click.argument("tenant_id")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@global_flags
+@pass_target
+def erase(target: Target, tenant_id: str, yes: bool) -> None:
+    """Erase what all jobs of a tenant have carried so far: payloads, results and error data, in the rows and in the log.
+
+    None of its jobs may be pending or running.  The jobs and their history stay, without that data.
+    """
+    if not yes:
+        click.confirm(f"Erase the payloads, results and error data of all jobs of {tenant_id}?", abort=True)
+    node = target.connect()
+    owner = shard_of_tenant(node.cluster(), tenant_id)
+    # A server without tenants has one, which nobody may name.
+    named = tenant_id if tenant_id != DEFAULT_TENANT else None
+    request = ext.EraseRequest(shard=owner.shard_id, tenant=named, all_jobs=True)
+    reply = node.owner_of(owner.shard_id).call("Erase", request, service=HISTORY)
+    target.show(
+        {"status": "erasing", "tenant_id": tenant_id, "seq": reply.seq},
+        f"Tenant {tenant_id} is being erased; the log says ErasureFinished (requested_seq {reply.seq}) when it is done",
     )

@@ -16,10 +16,12 @@ from google.protobuf.message_factory import GetMessageClass
 from silo.cli.ctl.hints import FIND_SHARDS, way_out
 from silo.cluster.ranges import HashRange
 from silo.domain.tenants import tenant_hash
+from silo.pb import silo_ext_pb2 as ext
 from silo.pb import silo_pb2 as pb
 from silo.server.statuses import in_words
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Silo"]
+HISTORY = ext.DESCRIPTOR.services_by_name["History"]
 MESSAGE_BYTES_MAX = 128 << 20
 
 Function = TypeVar("Function", bound=Callable[..., Any])

@@ -9,9 +9,10 @@ from typing import Any
 
 import click
 
-from silo.cli.ctl.connection import Target, global_flags, pass_target
+from silo.cli.ctl.connection import HISTORY, Target, global_flags, pass_target
 from silo.cli.ctl.texts import as_json, moment, unpacked
 from silo.domain.jobs import AttemptStatus, JobStatus
+from silo.pb import silo_ext_pb2 as ext
 from silo.pb import silo_pb2 as pb
 
 
@@ -195,6 +196,21 @@ def expedite(target: Target, shard: str, job_id: str) -> None:
 def delete(target: Target, shard: str, job_id: str) -> None:
     """Remove a job that has ended."""
     _act(target, "DeleteJob", shard, job_id, done="deleted")
+
+
+@job.command("erase")
+@_arguments
+def erase(target: Target, shard: str, job_id: str) -> None:
+    """Erase what an ended job carried: its payload, results and error data, in its rows and in the log.
+
+    Its history stays, without them.  It works for a job that was deleted, too.
+    """
+    request = ext.EraseRequest(shard=shard, id=job_id, tenant=target.tenant)
+    reply = target.connect().owner_of(shard).call("Erase", request, service=HISTORY)
+    target.show(
+        {"status": "erased", "job_id": job_id, "seq": reply.seq},
+        f"Job {job_id} erased; the log follows soon, and says ErasureFinished (requested_seq {reply.seq})",
+    )
 
 
 def _job_status(number: int) -> str:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from silo.cli.ctl.connection import Connection, Failed, Target, find_shard, global_flags, pass_target
+from silo.cli.ctl.connection import HISTORY, Connection, Failed, Target, find_shard, global_flags, pass_target
 from silo.cli.ctl.texts import moment
+from silo.cli.events import line
 from silo.cluster.ranges import HashRange
 from silo.domain.tenants import tenant_hash
 from silo.pb import silo_ext_pb2 as ext
@@ -202,7 +203,7 @@ def check(target: Target, shard_id: str) -> None:
     """
     owner = target.connect().owner_of(shard_id)
     reports = owner.stream("CheckShard", ext.CheckShardRequest(shard=shard_id), service=INSPECTION)
-    last = _watched(reports, target)
+    last = _watched(reports, target, "jobs", ext.CheckShardReport())
     violations = list(last.violations)
     words = "\n".join(f"  {violation}" for violation in violations)
     target.show(
@@ -213,19 +214,79 @@ def check(target: Target, shard_id: str) -> None:
     if violations:
         raise Failed(
             "the shard's rows contradict each other",
-            hint="keep a copy of the data; all rows can be made anew from the log",
+            hint=f"keep a copy of the data; `siloctl shard rebuild {shard_id}` makes all rows anew from the log",
         )
 
 
-def _watched(reports: Iterator[ext.CheckShardReport], target: Target) -> ext.CheckShardReport:
+@shard.command("verify")
+@_argument
+def verify(target: Target, shard_id: str) -> None:
+    """Make all rows of a shard anew from its log, beside those that serve, and compare.  The shard goes on meanwhile.
+
+    Exits with 1 if they differ; `siloctl shard rebuild` puts that right.
+    """
+    owner = target.connect().owner_of(shard_id)
+    reports = owner.stream("VerifyProjections", ext.VerifyProjectionsRequest(shard=shard_id), service=HISTORY)
+    last = _watched(reports, target, "events", ext.VerifyReport())
+    events = [line(event) for event in last.events]
+    target.show(
+        {
+            "shard_id": shard_id,
+            "events": last.seq,
+            "difference": last.difference or None,
+            "events_there": events,
+        },
+        f"{last.seq:,} events of shard {shard_id} folded: "
+        + ("\n  ".join(["a difference", last.difference, *events]) if last.difference else "all is well"),
+    )
+    if last.difference:
+        raise Failed(
+            "the rows are not those that the log gives",
+            hint=f"`siloctl shard rebuild {shard_id}` puts that right",
+        )
+
+
+@shard.command("rebuild")
+@click.option(
+    "--projection", "projections", multiple=True, metavar="NAME", help="Only this one; may be given often."
+)
+@_argument
+def rebuild(target: Target, shard_id: str, projections: tuple[str, ...]) -> None:
+    """Make all rows of a shard anew from its log, and put right what differs.
+
+    The shard serves while the rows are made.  It stands still while they are compared; callers try again by themselves.
+    """
+    owner = target.connect().owner_of(shard_id)
+    request = ext.RebuildProjectionsRequest(shard=shard_id, projections=projections)
+    reports = owner.stream("RebuildProjections", request, service=HISTORY)
+    last = _watched(reports, target, "events", ext.RebuildReport())
+    said = (
+        f"{last.rows_changed:,} rows put right; the first:\n  {last.difference}"
+        if last.rows_changed
+        else "all is well"
+    )
+    target.show(
+        {
+            "shard_id": shard_id,
+            "events": last.seq,
+            "rows_changed": last.rows_changed,
+            "difference": last.difference or None,
+        },
+        f"{last.seq:,} events of shard {shard_id} folded: {said}",
+    )
+
+
+Report = TypeVar("Report", ext.CheckShardReport, ext.VerifyReport, ext.RebuildReport)
+
+
+def _watched(reports: Iterator[Report], target: Target, what: str, report: Report) -> Report:
     """The last report; the others are shown as a bar, if somebody looks on."""
-    report = ext.CheckShardReport()
     console = Console(stderr=True)
     with Progress(
         TextColumn("checking"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("jobs"),
+        TextColumn(what),
         TimeElapsedColumn(),
         console=console,
         transient=True,
@@ -233,7 +294,10 @@ def _watched(reports: Iterator[ext.CheckShardReport], target: Target) -> ext.Che
     ) as progress:
         shown = progress.add_task("checking", total=None)
         for report in reports:
-            progress.update(shown, completed=report.jobs, total=report.jobs_total)
+            if isinstance(report, ext.CheckShardReport):
+                progress.update(shown, completed=report.jobs, total=report.jobs_total)
+            else:
+                progress.update(shown, completed=report.seq, total=report.seq_total)
     return report
 
 

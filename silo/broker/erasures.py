@@ -1,0 +1,83 @@
+"""Carries out what was asked to be erased: the rows of a tenant's jobs, then the log behind them.
+
+Each step can be done twice, so a crash in the middle only means that it begins anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from silo.errors import Unavailable
+from silo.events.erasing import erase_log
+from silo.projections.jobs import JOBS
+from silo.shard.disk import decoded, key_of, read_table
+from silo.shard.erase import Erasure, erase_rows, finish_erasure, next_erasure
+from silo.shard.jobs import JobName
+from silo.shard.shard import Shard
+
+logger = logging.getLogger(__name__)
+
+JOBS_PER_COMMAND = 200
+LOOK_AGAIN_S = 0.5
+RETRY_S = 1.0
+
+
+async def run_erasures(shard: Shard) -> None:
+    """Erase what is to be erased in one shard, until cancelled."""
+    with shard.listening() as decided:
+        while True:
+            await decided.wait()
+            decided.clear()
+            try:
+                while (erasure := await shard.execute(next_erasure, None)) is not None:
+                    await carry_out(shard, erasure)
+            except Unavailable:
+                # The shard is opening again, or for good somebody else's.
+                await asyncio.sleep(RETRY_S)
+                decided.set()
+                continue
+            await asyncio.sleep(LOOK_AGAIN_S)
+
+
+async def carry_out(shard: Shard, erasure: Erasure) -> None:
+    """Erase the rows of a whole tenant, if that is asked for, then the log.  Raises what the shard and its store raise."""
+    row = erasure.row
+    if row.job_id is None:
+        await _erase_tenant_rows(shard, erasure)
+    # `silo verify` makes the rows of the checkpoint from the log: there must be none left that stands for what was there.
+    await shard.checkpoint()
+    count = await erase_log(shard.database, before=erasure.seq, tenant=row.tenant, job_id=row.job_id)
+    if count:
+        # What the store keeps of the old records goes when its files are next merged.
+        await shard.database.flush()
+        await shard.database.compact()
+    await shard.execute(finish_erasure, erasure)
+    about = f"job {row.job_id}" if row.job_id is not None else "all jobs"
+    logger.info("shard %s: erased %s of tenant %s from %d events", shard.shard_id, about, row.tenant, count)
+
+
+async def _erase_tenant_rows(shard: Shard, erasure: Erasure) -> None:
+    await shard.checkpoint()
+    tenant = erasure.row.tenant
+    snapshot = await shard.database.snapshot()
+    try:
+        async for page in read_table(snapshot, JOBS, (tenant,), rows=JOBS_PER_COMMAND):
+            names = []
+            for raw_key, raw in page:
+                key = key_of(raw_key)
+                job = decoded(JOBS, key, raw)
+                name = JobName(tenant, str(key[1]))
+                if job.enqueued_ms < erasure.row.time_ms or (
+                    job.enqueued_ms == erasure.row.time_ms
+                    and await _came_before(shard, job.last_seq, erasure)
+                ):
+                    names.append(name)
+            await shard.execute(erase_rows, names)
+    finally:
+        snapshot.release()
+
+
+async def _came_before(shard: Shard, last_seq: int, erasure: Erasure) -> bool:
+    """Whether a job that arrived in the same millisecond did so before the request."""
+    return (await shard.log.history(last_seq))[0].seq < erasure.seq
