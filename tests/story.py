@@ -15,9 +15,9 @@ from silo.domain.ids import Ids
 from silo.events.catalogue import Event
 from silo.projections.fold import TABLES
 from silo.projections.jobs import JOBS, JobRow
-from silo.projections.view import Key, MissingRows, NotLoaded, Table
+from silo.projections.view import Key, Table
 from silo.shard.draft import Caller, Draft, Rules
-from silo.shard.gates import settle
+from silo.shard.dry_run import DryRun
 from silo.shard.jobs import Attempt, JobName
 from silo.shard.lease_clock import LeaseClock
 from silo.shard.reading import GetJob, get_job
@@ -41,13 +41,16 @@ class Story:
     def __init__(self, *, now_ms: int = NOW, rules: Rules = RULES, leases: LeaseClock | None = None) -> None:
         self.now_ms = now_ms
         self.rules = rules
-        self.rows = Rows()
-        self.leases = leases or LeaseClock()
         self.caller = CALLER
         self.reply: Any = None
         self.events: list[Event] = []
         self.history: list[Event] = []
-        self._ids = Ids(random.Random(1).randbytes)
+        self._dry = DryRun(
+            now_ms=now_ms,
+            rules=rules,
+            ids=Ids(random.Random(1).randbytes),
+            leases=leases or LeaseClock(),
+        )
 
     def at(self, now_ms: int) -> Story:
         """What follows happens at this time."""
@@ -65,30 +68,16 @@ class Story:
         return self
 
     def _run(self, decide: Callable[[Any, Draft], Any], command: Any) -> tuple[Any, list[Event]]:
-        while True:
-            draft = Draft(
-                view=self.rows,
-                now_ms=self.now_ms,
-                caller=self.caller,
-                rules=self.rules,
-                ids=self._ids,
-                leases=self.leases,
-                next_seq=len(self.history) + 1,
-                events=[],
-            )
-            try:
-                reply = decide(command, draft)
-                if draft.events and decide is not _tell:
-                    settle(draft)
-            except NotLoaded as absent:
-                self.rows.undo()
-                nothing_there(self.rows, absent)
-            except BaseException:
-                self.rows.undo()
-                raise
-            else:
-                self.rows.keep()
-                return reply, draft.events
+        self._dry.now_ms, self._dry.caller, self._dry.rules = self.now_ms, self.caller, self.rules
+        return self._dry.execute(decide, command, settled=decide is not _tell)
+
+    @property
+    def rows(self) -> Rows:
+        return self._dry.rows
+
+    @property
+    def leases(self) -> LeaseClock:
+        return self._dry.leases
 
     # --- looking at it --------------------------------------------------------------------------------------
 
@@ -130,16 +119,6 @@ class Story:
         return {
             table.name: {key: table.encode(row) for key, row in self.table(table).items()} for table in TABLES
         }
-
-
-def nothing_there(rows: Rows, absent: NotLoaded) -> None:
-    """Answer for a disk that is empty."""
-    missing = absent.missing
-    if isinstance(missing, MissingRows):
-        rows.install(missing.table, [(key, None) for key in missing.keys])
-    else:
-        since = rows.horizon(missing.table, missing.queue)
-        rows.extend(missing.table, missing.queue, [], since=since, horizon=None)
 
 
 def kinds(events: Sequence[Event]) -> list[type[Event]]:

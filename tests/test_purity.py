@@ -42,6 +42,7 @@ PURE = [
     SILO / "ratelimit" / "buckets.py",
     SILO / "ratelimit" / "intervals.py",
     *sorted(path for path in (SILO / "shard").glob("*.py") if path.name not in ENGINE),
+    *sorted((SILO / "what_if").glob("*.py")),
     SILO / "shard" / "rows.py",
     SILO / "shard" / "window.py",
 ]
@@ -56,6 +57,7 @@ BELOW_SERVER = (
     "cluster",
     "ratelimit",
     "query",
+    "what_if",
 )
 
 LOWER = {
@@ -66,6 +68,7 @@ LOWER = {
     "projections": {"domain", "events", "ratelimit"},
     "shard": {"domain", "events", "projections", "ratelimit", "storage"},
     "broker": {"domain", "events", "projections", "shard"},
+    "what_if": {"domain", "events", "projections", "shard"},
 }
 """Which rooms a room may know; everybody may know `silo.errors`."""
 

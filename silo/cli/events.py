@@ -10,9 +10,8 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from silo.cli.ctl.connection import HISTORY, Connection, Target, global_flags, pass_target, shard_of_tenant
+from silo.cli.ctl.connection import HISTORY, Target, global_flags, pass_target, place_of
 from silo.cli.ctl.texts import moment
-from silo.domain.tenants import DEFAULT_TENANT
 from silo.events.catalogue import CursorMoved
 from silo.pb import silo_ext_pb2 as ext
 
@@ -69,7 +68,7 @@ def tail(
       silo events tail --cursor billing --from 1
       silo events tail --json | jq .type
     """
-    node, shard_id = _place(target, shard)
+    node, shard_id = place_of(target, shard)
     request = ext.SubscribeRequest(
         shard=shard_id, from_seq=start, filter=_filter(target, job_id, types), cursor=cursor
     )
@@ -90,7 +89,7 @@ def tail(
 @pass_target
 def cursors(target: Target, shard: str | None) -> None:
     """Show the cursors of a shard: how far somebody has read, and how much is left for them."""
-    node, shard_id = _place(target, shard)
+    node, shard_id = place_of(target, shard)
     found = node.call("ListCursors", ext.ListCursorsRequest(shard=shard_id), service=HISTORY).cursors
     lines = [
         f"{cursor.name}: event {cursor.seq:,}, {cursor.behind:,} behind, moved {moment(cursor.moved_ms)}"
@@ -112,7 +111,7 @@ def cursors(target: Target, shard: str | None) -> None:
 @pass_target
 def forget_cursor(target: Target, name: str, shard: str | None) -> None:
     """Forget a cursor, when nobody reads under that name any more."""
-    node, shard_id = _place(target, shard)
+    node, shard_id = place_of(target, shard)
     node.call("DeleteCursor", ext.DeleteCursorRequest(shard=shard_id, name=name), service=HISTORY)
     target.show({"status": "forgotten", "name": name}, f"Cursor {name} forgotten")
 
@@ -129,7 +128,7 @@ def job(target: Target, job_id: str, most: int | None) -> None:
     Example:
       silo events job report-7 --tenant acme
     """
-    node, shard_id = _place(target, None)
+    node, shard_id = place_of(target, None)
     request = ext.GetJobHistoryRequest(shard=shard_id, id=job_id, tenant=target.tenant, most=most or 0)
     told = node.call("GetJobHistory", request, service=HISTORY).events
     target.show({"events": [values(event) for event in told]}, "\n".join(map(line, told)))
@@ -166,7 +165,7 @@ def export(
       silo events export -o events.jsonl
       silo events export --from 1000 --to 2000 --type JobEnqueued | gzip > enqueued.jsonl.gz
     """
-    node, shard_id = _place(target, shard)
+    node, shard_id = place_of(target, shard)
     request = ext.ReadEventsRequest(shard=shard_id, from_seq=start, filter=_filter(target, job_id, types))
     if end is not None:
         request.to_seq = end
@@ -193,13 +192,6 @@ def _watched(batches: Iterator[Any]) -> Iterator[Any]:
         for batch in batches:
             progress.update(task, completed=batch.seq)
             yield batch
-
-
-def _place(target: Target, shard: str | None) -> tuple[Connection, str]:
-    """The node that has a shard, and the shard's id."""
-    node = target.connect()
-    shard_id = shard or shard_of_tenant(node.cluster(), target.tenant or DEFAULT_TENANT).shard_id
-    return node.owner_of(shard_id), shard_id
 
 
 def _filter(target: Target, job_id: str | None, types: tuple[str, ...]) -> ext.EventFilter:

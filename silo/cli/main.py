@@ -20,7 +20,9 @@ class Commands(click.Group):
     """The commands, of which some are imported only when somebody asks for them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), "demo", "events", "job", "rebuild", "verify", "worker"])
+        return sorted(
+            [*super().list_commands(ctx), "demo", "events", "job", "rebuild", "verify", "what-if", "worker"]
+        )
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name == "demo":
@@ -39,6 +41,10 @@ class Commands(click.Group):
             from silo.cli.worker import worker
 
             return worker
+        if cmd_name == "what-if":
+            from silo.cli.what_if import what_if
+
+            return what_if
         if cmd_name in ("rebuild", "verify"):
             from silo.cli import rows
 

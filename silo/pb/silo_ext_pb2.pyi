@@ -244,7 +244,7 @@ class HeartbeatReply(_message.Message):
     def __init__(self, task_id: _Optional[str] = ..., heartbeat: _Optional[_Union[_silo_pb2.HeartbeatResponse, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ...) -> None: ...
 
 class Event(_message.Message):
-    __slots__ = ("seq", "time_ms", "type", "actor", "method", "tenant", "job_id", "task_id", "attempt", "queue", "worker_id", "data")
+    __slots__ = ("seq", "time_ms", "type", "actor", "method", "tenant", "job_id", "task_id", "attempt", "queue", "worker_id", "data", "record")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     TIME_MS_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
@@ -257,6 +257,7 @@ class Event(_message.Message):
     QUEUE_FIELD_NUMBER: _ClassVar[int]
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
+    RECORD_FIELD_NUMBER: _ClassVar[int]
     seq: int
     time_ms: int
     type: str
@@ -269,7 +270,8 @@ class Event(_message.Message):
     queue: str
     worker_id: str
     data: str
-    def __init__(self, seq: _Optional[int] = ..., time_ms: _Optional[int] = ..., type: _Optional[str] = ..., actor: _Optional[str] = ..., method: _Optional[str] = ..., tenant: _Optional[str] = ..., job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., attempt: _Optional[int] = ..., queue: _Optional[str] = ..., worker_id: _Optional[str] = ..., data: _Optional[str] = ...) -> None: ...
+    record: bytes
+    def __init__(self, seq: _Optional[int] = ..., time_ms: _Optional[int] = ..., type: _Optional[str] = ..., actor: _Optional[str] = ..., method: _Optional[str] = ..., tenant: _Optional[str] = ..., job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., attempt: _Optional[int] = ..., queue: _Optional[str] = ..., worker_id: _Optional[str] = ..., data: _Optional[str] = ..., record: _Optional[bytes] = ...) -> None: ...
 
 class EventFilter(_message.Message):
     __slots__ = ("tenant", "job_id", "types")
@@ -290,16 +292,18 @@ class EventBatch(_message.Message):
     def __init__(self, events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., seq: _Optional[int] = ...) -> None: ...
 
 class ReadEventsRequest(_message.Message):
-    __slots__ = ("shard", "from_seq", "to_seq", "filter")
+    __slots__ = ("shard", "from_seq", "to_seq", "filter", "as_records")
     SHARD_FIELD_NUMBER: _ClassVar[int]
     FROM_SEQ_FIELD_NUMBER: _ClassVar[int]
     TO_SEQ_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
+    AS_RECORDS_FIELD_NUMBER: _ClassVar[int]
     shard: str
     from_seq: int
     to_seq: int
     filter: EventFilter
-    def __init__(self, shard: _Optional[str] = ..., from_seq: _Optional[int] = ..., to_seq: _Optional[int] = ..., filter: _Optional[_Union[EventFilter, _Mapping]] = ...) -> None: ...
+    as_records: bool
+    def __init__(self, shard: _Optional[str] = ..., from_seq: _Optional[int] = ..., to_seq: _Optional[int] = ..., filter: _Optional[_Union[EventFilter, _Mapping]] = ..., as_records: _Optional[bool] = ...) -> None: ...
 
 class SubscribeRequest(_message.Message):
     __slots__ = ("shard", "from_seq", "filter", "cursor")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from silo.errors import Busy, Invalid
+from silo.events import codec
 from silo.events.catalogue import EVENTS, CursorMoved, Event
+from silo.events.erasing import erase as erase_data
 from silo.events.log import matches
 from silo.events.shown import other_fields
 from silo.pb import silo_ext_pb2 as ext
@@ -48,7 +50,8 @@ class History:
         if request.HasField("to_seq"):
             last = min(last, request.to_seq)
         start = max(request.from_seq, 1)
-        async for batch in _batches(log.read(start, end=last + 1), start, request.filter, wanted):
+        told = record if request.as_records else message
+        async for batch in _batches(log.read(start, end=last + 1), start, request.filter, wanted, told):
             yield batch
         yield ext.EventBatch(seq=max(last, start - 1))
 
@@ -65,7 +68,7 @@ class History:
         # So that the caller knows where it stands before anything comes.
         start = max(start, 1)
         yield ext.EventBatch(seq=start - 1)
-        async for batch in _batches(log.follow(start), start, request.filter, wanted):
+        async for batch in _batches(log.follow(start), start, request.filter, wanted, message):
             yield batch
 
     async def MoveCursor(self, request: ext.MoveCursorRequest, context: Context) -> ext.MoveCursorResponse:
@@ -196,6 +199,7 @@ async def _batches(
     start: int,
     wanted: ext.EventFilter,
     types: frozenset[type[Event]],
+    told: Callable[[Event], ext.Event],
 ) -> AsyncIterator[ext.EventBatch]:
     """What is wanted of the records from `start` on, in messages; with turns of the event loop between them.
 
@@ -209,7 +213,7 @@ async def _batches(
         for at in range(0, len(events), EVENTS_A_MESSAGE):
             piece = events[at : at + EVENTS_A_MESSAGE]
             found = [
-                message(event)
+                told(event)
                 for event in piece
                 if (type(event) in types if types else not isinstance(event, CursorMoved))
                 and matches(event, tenant=tenant, job_id=job_id)
@@ -219,6 +223,12 @@ async def _batches(
                 told_seq = seq
                 yield ext.EventBatch(events=found, seq=seq)
             await asyncio.sleep(0)
+
+
+def record(event: Event) -> ext.Event:
+    """An event for whoever replays it.  The event was read from the log, and is nobody else's."""
+    erase_data(event)
+    return ext.Event(seq=event.seq, record=codec.encode((event,)))
 
 
 def message(event: Event) -> ext.Event:

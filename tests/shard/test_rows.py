@@ -22,8 +22,8 @@ from silo.shard import disk as disk_module
 from silo.shard import rows as rows_module
 from silo.shard import window as window_module
 from silo.shard.disk import load, row_key
+from silo.shard.dry_run import nothing_there
 from silo.shard.rows import Rows
-from tests.story import nothing_there
 
 PLAIN = Table("plain", tag=0x70, row=bytes)
 QUEUES = Table("queues", tag=0x71, row=bytes, front=1)

@@ -15,7 +15,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from silo.cli.ctl.hints import FIND_SHARDS, way_out
 from silo.cluster.ranges import HashRange
-from silo.domain.tenants import tenant_hash
+from silo.domain.tenants import DEFAULT_TENANT, tenant_hash
 from silo.pb import silo_ext_pb2 as ext
 from silo.pb import silo_pb2 as pb
 from silo.server.statuses import in_words
@@ -150,6 +150,13 @@ class Connection:
         if owner.grpc_addr in ("", info.this_grpc_addr):
             return self
         return Connection(owner.grpc_addr, self._target, named_by=self.address)
+
+
+def place_of(target: Target, shard: str | None) -> tuple[Connection, str]:
+    """The node that has a shard, and the shard's id; the default is the one of the tenant.  Raises Failed."""
+    node = target.connect()
+    shard_id = shard or shard_of_tenant(node.cluster(), target.tenant or DEFAULT_TENANT).shard_id
+    return node.owner_of(shard_id), shard_id
 
 
 def shard_of_tenant(info: pb.GetClusterInfoResponse, tenant: str) -> pb.ShardOwner:

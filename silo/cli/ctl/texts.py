@@ -23,6 +23,20 @@ def moment(ms: int) -> str:
     return f"{local.isoformat(timespec='milliseconds')} ({ms} ms)"
 
 
+def duration(ms: int) -> str:
+    """A length of time, as exact as anybody cares."""
+    if ms < 1_000:
+        return f"{ms} ms"
+    if ms < 120_000:
+        return f"{ms / 1_000:.1f} s"
+    minutes, seconds = divmod(ms // 1_000, 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
+
+
 def unpacked(data: bytes) -> Any:
     """MessagePack as what JSON can say.  Raises ValueError if it is none."""
     try:

@@ -1,0 +1,1 @@
+"""What if there had been more workers, or other limits?  A stretch of the log, lived through again with changes."""
