@@ -342,6 +342,24 @@ class Database(Store):
 
 
 @attrs.frozen
+class History:
+    """How long the log keeps what has happened before only the archive has it, see docs/history.md."""
+
+    retention_days: int = setting(
+        30,
+        "How long events stay in the log at least. Older ones are in the archive alone, beside the database. "
+        "0: the log keeps everything; the archive is made all the same.",
+        unit="days",
+        check=at_least(0),
+    )
+
+    @property
+    def retention_ms(self) -> int | None:
+        """None: for ever."""
+        return self.retention_days * 86_400_000 or None
+
+
+@attrs.frozen
 class Settings:
     """All that a server can be told.  `Settings()` is the local default: one process, data in ./silo-data."""
 
@@ -350,6 +368,7 @@ class Settings:
     coordination: Coordination = section(Coordination)
     tenancy: Tenancy = section(Tenancy)
     dispatch: Dispatch = section(Dispatch)
+    history: History = section(History)
     gubernator: Gubernator = section(Gubernator)
     webui: WebUi = section(WebUi)
     metrics: Metrics = section(Metrics)

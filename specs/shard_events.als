@@ -8,7 +8,7 @@ module shard_events
  *   LeaseExpired, LeaseRenewed, RefreshScheduled, RefreshLeased, RefreshRenewed, RefreshFailed, RefreshExpired,
  *   LimitCreated (a queue has its maximum from the beginning here), AttemptImported, ShardCreated,
  *   BucketWaited, BucketForgotten, JobErased (there are no payloads here), ErasureRequested, ErasureFinished,
- *   CursorMoved, CursorDeleted;
+ *   CursorMoved, CursorDeleted, LogCut;
  * and JobImported is JobEnqueued followed by what JobReimported does.
  */
 open shard_rows

@@ -193,6 +193,7 @@ _FIELDS: dict[str, Any] = {
     "until_ms": NOW + 1_000,
     "requested_seq": 1,
     "done_seq": 1,
+    "upto_seq": 1,
 }
 
 

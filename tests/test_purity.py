@@ -31,6 +31,9 @@ ENGINE = {
     "checkpoint.py",
     "replay.py",
     "beside.py",
+    "base.py",
+    "elsewhere.py",
+    "seal.py",
     "rows.py",
     "window.py",
 }
@@ -53,6 +56,7 @@ BELOW_SERVER = (
     "events",
     "projections",
     "shard",
+    "archive",
     "broker",
     "cluster",
     "ratelimit",
@@ -66,8 +70,9 @@ LOWER = {
     "ratelimit": {"domain"},
     "events": {"domain", "ratelimit", "storage"},
     "projections": {"domain", "events", "ratelimit"},
-    "shard": {"domain", "events", "projections", "ratelimit", "storage"},
-    "broker": {"domain", "events", "projections", "shard"},
+    "shard": {"domain", "events", "projections", "ratelimit", "storage", "archive"},
+    "archive": {"domain", "events", "storage"},
+    "broker": {"domain", "archive", "events", "projections", "shard"},
     "what_if": {"domain", "events", "projections", "shard"},
 }
 """Which rooms a room may know; everybody may know `silo.errors`."""

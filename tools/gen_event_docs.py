@@ -119,7 +119,7 @@ GROUPS = {
     "The lease and its attempt": range(40, 60),
     "Floating limits": range(60, 70),
     "Buckets of rate limits": range(70, 80),
-    "Erasure, and readers of the log": range(80, 90),
+    "The log itself": range(80, 90),
 }
 """The headings, and the tags of the events below each."""
 
@@ -148,6 +148,7 @@ FIELDS = {
     "queues": "The concurrency keys.",
     "maximum": "How many slots there were for this job when it was decided.",
     "allowed": "Whether the hits may pass.",
+    "upto_seq": "The last event that leaves.",
     "requested_seq": "The event that asked for it.",
     "CursorMoved.name": "The cursor's name.",
     "CursorDeleted.name": "The cursor's name.",

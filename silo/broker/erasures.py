@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 
+from silo.archive.database import ArchivedDatabase
 from silo.errors import Unavailable
-from silo.events.erasing import erase_log
+from silo.events.erasing import erase_log, erased
 from silo.projections.jobs import JOBS
 from silo.shard.disk import decoded, key_of, read_table
 from silo.shard.erase import Erasure, erase_rows, finish_erasure, next_erasure
@@ -47,14 +49,30 @@ async def carry_out(shard: Shard, erasure: Erasure) -> None:
         await _erase_tenant_rows(shard, erasure)
     # `silo verify` makes the rows of the checkpoint from the log: there must be none left that stands for what was there.
     await shard.checkpoint()
-    count = await erase_log(shard.database, before=erasure.seq, tenant=row.tenant, job_id=row.job_id)
-    if count:
-        # What the store keeps of the old records goes when its files are next merged.
-        await shard.database.flush()
-        await shard.database.compact()
+    count = await _erase_events(shard, erasure)
     await shard.execute(finish_erasure, erasure)
     about = f"job {row.job_id}" if row.job_id is not None else "all jobs"
     logger.info("shard %s: erased %s of tenant %s from %d events", shard.shard_id, about, row.tenant, count)
+
+
+async def _erase_events(shard: Shard, erasure: Erasure) -> int:
+    """Take the data out of the log, and of the archive.  Returns of how many events."""
+    database, row = shard.database, erasure.row
+    if not isinstance(database, ArchivedDatabase):
+        return await erase_log(database, before=erasure.seq, tenant=row.tenant, job_id=row.job_id)
+    archive, change = database.archive, partial(erased, tenant=row.tenant, job_id=row.job_id)
+    # Nobody makes a file of what was read before.
+    async with archive.lock:
+        count = await erase_log(database.inner, before=erasure.seq, tenant=row.tenant, job_id=row.job_id)
+        count = max(count, await asyncio.to_thread(archive.rewrite, change, erasure.seq))
+        # They have the data, too; the next one will not.
+        for image in archive.images:
+            await asyncio.to_thread(archive.drop, image)
+    if count:
+        # What the store keeps of the old records goes when its files are next merged.
+        await database.flush()
+        await database.compact()
+    return count
 
 
 async def _erase_tenant_rows(shard: Shard, erasure: Erasure) -> None:

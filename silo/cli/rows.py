@@ -25,6 +25,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from silo.archive.database import open_with_archive
 from silo.cli.main import overruled
 from silo.cluster.occupancy import Occupancy
 from silo.cluster.shard_map import ShardMap
@@ -35,12 +36,12 @@ from silo.events.timeline import timeline
 from silo.projections.fold import TABLES_OF
 from silo.server.from_settings import data_place, store_spec
 from silo.settings import Settings, load
+from silo.shard.base import base_of
 from silo.shard.beside import events_there, mend_offline, scratch
 from silo.shard.checkpoint import read_note
 from silo.shard.replay import remake
 from silo.shard.replay import verify as verify_rows
 from silo.storage.database import Database
-from silo.storage.stores import open_database
 
 FOUND = 1
 FAILED = 2
@@ -189,7 +190,7 @@ async def _each_shard(work: Work, settings: Settings, only: str | None, console:
 
 
 async def _one_shard(work: Work, settings: Settings, shard_id: str, console: Console) -> Outcome:
-    database = await open_database(store_spec(settings.database), shard_id)
+    database = await open_with_archive(store_spec(settings.database), shard_id)
     began = time.monotonic()
     try:
         total = (await read_note(database)).seq
@@ -221,7 +222,8 @@ async def _verified(database: Database, progress: Callable[[int], None]) -> _Res
     snapshot = await database.snapshot()
     try:
         async with scratch() as anew:
-            difference = await verify_rows(snapshot, anew, progress=progress)
+            base = await base_of(snapshot, (await read_note(snapshot)).seq)
+            difference = await verify_rows(snapshot, anew, base=base, progress=progress)
         if difference is None:
             return _Result()
         events = await events_there(snapshot, difference)

@@ -16,18 +16,19 @@ import asyncio
 import functools
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import attrs
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
-from obstore.store import MemoryStore, ObjectStore, from_url
+from obstore.store import MemoryStore, ObjectStore
 
 from silo.cluster.shard_map import ShardMap
-from silo.errors import ConfigError, StoreFailed
+from silo.errors import StoreFailed
 from silo.settings import Database
+from silo.storage.objects import first_line, object_store
 
 KEY = "cluster/shard-map.json"
 
@@ -82,7 +83,7 @@ def beside(database: Database) -> MapStore:
         return OnDisk(Path(template.root) / KEY, fsync=database.fsync)
     if template.kind == "memory":
         return InObjectStore(_memory(template.root))
-    return InObjectStore(_object_store(template.root, database.options))
+    return InObjectStore(object_store(template.root, database.options, "[database]"))
 
 
 def _second_thoughts(stored_count: int, initial_shard_count: int) -> list[str]:
@@ -176,7 +177,7 @@ class InObjectStore:
         except FileNotFoundError:
             return None
         except (BaseError, OSError) as error:
-            raise StoreFailed(f"shard map {KEY}: {_first_line(error)}") from error
+            raise StoreFailed(f"shard map {KEY}: {first_line(error)}") from error
 
     async def create(self, content: bytes) -> bool:
         try:
@@ -184,7 +185,7 @@ class InObjectStore:
         except AlreadyExistsError:
             return False
         except (BaseError, OSError) as error:
-            raise StoreFailed(f"shard map {KEY}: {_first_line(error)}") from error
+            raise StoreFailed(f"shard map {KEY}: {first_line(error)}") from error
         return True
 
 
@@ -192,40 +193,3 @@ class InObjectStore:
 def _memory(path: str) -> MemoryStore:
     """One store a path for the life of the process, so that a node which starts again finds its shards."""
     return MemoryStore()
-
-
-# obstore wants the options of its HTTP client apart from those of the store, and aborts on `allow_http`
-# among these.
-_CLIENT_OPTIONS = frozenset(
-    {
-        "allow_http",
-        "allow_invalid_certificates",
-        "connect_timeout",
-        "http1_only",
-        "http2_only",
-        "pool_idle_timeout",
-        "pool_max_idle_per_host",
-        "proxy_ca_certificate",
-        "proxy_excludes",
-        "proxy_url",
-        "randomize_addresses",
-        "read_timeout",
-        "timeout",
-        "user_agent",
-    }
-)
-
-
-def _object_store(url: str, options: Mapping[str, str]) -> ObjectStore:
-    # Which keys are right depends on the URL; obstore checks them, its types cannot.
-    config: Any = {key: value for key, value in options.items() if key not in _CLIENT_OPTIONS}
-    client: Any = {key: value for key, value in options.items() if key in _CLIENT_OPTIONS}
-    try:
-        return from_url(url, config=config, client_options=client)
-    except (BaseError, ValueError) as error:
-        raise ConfigError(f"[database] {url}: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    # The lines behind the first are a dump of the library's internals.
-    return str(error).partition("\n")[0]

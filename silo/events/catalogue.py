@@ -513,6 +513,15 @@ class CursorDeleted(Event):
     name: str
 
 
+@attrs.define(kw_only=True)
+class LogCut(Event):
+    """All events up to `upto_seq` are in the archive alone from now on; an image of the rows as they stood then is there,
+    too."""
+
+    TAG: ClassVar[int] = 84
+    upto_seq: int
+
+
 EVENTS: tuple[type[Event], ...] = (
     ShardCreated,
     JobEnqueued,
@@ -554,4 +563,5 @@ EVENTS: tuple[type[Event], ...] = (
     ErasureFinished,
     CursorMoved,
     CursorDeleted,
+    LogCut,
 )

@@ -79,16 +79,25 @@ async def erase_log(
 
 def _without(key: bytes, record: bytes, before: int, tenant: str, job_id: str | None) -> tuple[bytes, int]:
     """A record without that data, and of how many events it was taken."""
-    # Text is stored as it is, so that most records need not be taken apart.
-    if tenant.encode() not in record or (job_id is not None and job_id.encode() not in record):
+    if not _may_be_about(record, tenant, job_id):
         return record, 0
     events = codec.decode(first_seq_of(key), record)
-    count = sum(
-        erase(event)
-        for event in events
-        if event.seq < before
-        and isinstance(event, JobEvent)
-        and event.tenant == tenant
-        and job_id in (None, event.job_id)
-    )
+    count = sum(erase(event) for event in events if event.seq < before and _is_about(event, tenant, job_id))
     return (codec.encode(events), count) if count else (record, 0)
+
+
+def erased(seq: int, record: bytes, *, tenant: str, job_id: str | None) -> Event | None:
+    """The event of a record that has only one, without that data; None if it has none."""
+    if not _may_be_about(record, tenant, job_id):
+        return None
+    [event] = codec.decode(seq, record)
+    return event if _is_about(event, tenant, job_id) and erase(event) else None
+
+
+def _may_be_about(record: bytes, tenant: str, job_id: str | None) -> bool:
+    # Text is stored as it is, so that most records need not be taken apart.
+    return tenant.encode() in record and (job_id is None or job_id.encode() in record)
+
+
+def _is_about(event: Event, tenant: str, job_id: str | None) -> bool:
+    return isinstance(event, JobEvent) and event.tenant == tenant and job_id in (None, event.job_id)

@@ -37,6 +37,24 @@ def other_fields(event: Event) -> str:
     return json.dumps(told, ensure_ascii=False, separators=(",", ":"))
 
 
+def values(event: Event, *, with_data: bool = True) -> tuple[Any, ...]:
+    """An event as a row: seq, time, type, the common fields, actor, method, and the others as JSON (empty if not wanted)."""
+    return (
+        event.seq,
+        event.time_ms,
+        type(event).__name__,
+        getattr(event, "tenant", None),
+        getattr(event, "job_id", None),
+        getattr(event, "task_id", None),
+        getattr(event, "attempt", None),
+        getattr(event, "queue", None),
+        getattr(event, "worker_id", None),
+        event.actor,
+        event.method,
+        other_fields(event) if with_data else "",
+    )
+
+
 def _shown(value: Any) -> Any:
     if isinstance(value, bytes):
         text = as_json(value)

@@ -427,6 +427,30 @@ class RebuildReport(_message.Message):
     difference: str
     def __init__(self, seq: _Optional[int] = ..., seq_total: _Optional[int] = ..., done: _Optional[bool] = ..., rows_changed: _Optional[int] = ..., difference: _Optional[str] = ...) -> None: ...
 
+class ArchiveShardRequest(_message.Message):
+    __slots__ = ("shard", "only_events")
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    ONLY_EVENTS_FIELD_NUMBER: _ClassVar[int]
+    shard: str
+    only_events: bool
+    def __init__(self, shard: _Optional[str] = ..., only_events: _Optional[bool] = ...) -> None: ...
+
+class ArchiveReport(_message.Message):
+    __slots__ = ("seq", "seq_total", "done", "archived_seq", "image_seq", "log_begin_seq")
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    SEQ_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    ARCHIVED_SEQ_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_SEQ_FIELD_NUMBER: _ClassVar[int]
+    LOG_BEGIN_SEQ_FIELD_NUMBER: _ClassVar[int]
+    seq: int
+    seq_total: int
+    done: bool
+    archived_seq: int
+    image_seq: int
+    log_begin_seq: int
+    def __init__(self, seq: _Optional[int] = ..., seq_total: _Optional[int] = ..., done: _Optional[bool] = ..., archived_seq: _Optional[int] = ..., image_seq: _Optional[int] = ..., log_begin_seq: _Optional[int] = ...) -> None: ...
+
 class EraseRequest(_message.Message):
     __slots__ = ("shard", "tenant", "id", "all_jobs")
     SHARD_FIELD_NUMBER: _ClassVar[int]

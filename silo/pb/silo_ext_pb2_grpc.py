@@ -312,6 +312,11 @@ class HistoryStub:
                 request_serializer=silo_dot_pb_dot_silo__ext__pb2.RebuildProjectionsRequest.SerializeToString,
                 response_deserializer=silo_dot_pb_dot_silo__ext__pb2.RebuildReport.FromString,
                 _registered_method=True)
+        self.ArchiveShard = channel.unary_stream(
+                '/silo.ext.v1.History/ArchiveShard',
+                request_serializer=silo_dot_pb_dot_silo__ext__pb2.ArchiveShardRequest.SerializeToString,
+                response_deserializer=silo_dot_pb_dot_silo__ext__pb2.ArchiveReport.FromString,
+                _registered_method=True)
         self.Erase = channel.unary_unary(
                 '/silo.ext.v1.History/Erase',
                 request_serializer=silo_dot_pb_dot_silo__ext__pb2.EraseRequest.SerializeToString,
@@ -378,6 +383,13 @@ class HistoryServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ArchiveShard(self, request, context):
+        """Archive now what would be archived within a day, and cut the log where it is older than it is to be kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Erase(self, request, context):
         """Erase payloads, results and error data: of a job that has ended, or of a tenant none of whose jobs is pending.
         """
@@ -427,6 +439,11 @@ def add_HistoryServicer_to_server(servicer, server):
                     servicer.RebuildProjections,
                     request_deserializer=silo_dot_pb_dot_silo__ext__pb2.RebuildProjectionsRequest.FromString,
                     response_serializer=silo_dot_pb_dot_silo__ext__pb2.RebuildReport.SerializeToString,
+            ),
+            'ArchiveShard': grpc.unary_stream_rpc_method_handler(
+                    servicer.ArchiveShard,
+                    request_deserializer=silo_dot_pb_dot_silo__ext__pb2.ArchiveShardRequest.FromString,
+                    response_serializer=silo_dot_pb_dot_silo__ext__pb2.ArchiveReport.SerializeToString,
             ),
             'Erase': grpc.unary_unary_rpc_method_handler(
                     servicer.Erase,
@@ -652,6 +669,33 @@ class History:
             '/silo.ext.v1.History/RebuildProjections',
             silo_dot_pb_dot_silo__ext__pb2.RebuildProjectionsRequest.SerializeToString,
             silo_dot_pb_dot_silo__ext__pb2.RebuildReport.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ArchiveShard(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/silo.ext.v1.History/ArchiveShard',
+            silo_dot_pb_dot_silo__ext__pb2.ArchiveShardRequest.SerializeToString,
+            silo_dot_pb_dot_silo__ext__pb2.ArchiveReport.FromString,
             options,
             channel_credentials,
             insecure,

@@ -18,6 +18,7 @@ from silo.projections import (
     concurrency,
     counters,
     cursors,
+    cuts,
     erasures,
     jobs,
     leases,
@@ -40,6 +41,7 @@ PROJECTIONS = (
     jobs,
     cursors,
     erasures,
+    cuts,
 )
 """In the order in which they fold: `payloads` reads the rows of `attempts`, so it comes before them, as does `refreshes`
 before `concurrency`."""
@@ -61,6 +63,7 @@ TABLES_OF: dict[str, tuple[Table[Any], ...]] = {
     "counters": (counters.COUNTS,),
     "cursors": (cursors.CURSORS,),
     "erasures": (erasures.ERASURES,),
+    "cuts": (cuts.CUTS,),
 }
 """Which projection owns which tables, by its name."""
 

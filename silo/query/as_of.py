@@ -17,6 +17,7 @@ from silo.errors import Exhausted, Invalid
 from silo.events.log import read
 from silo.projections.fold import TABLES
 from silo.query.snapshot import ShardSnapshot, take
+from silo.shard.base import newest_base
 from silo.shard.checkpoint import Note
 from silo.shard.replay import replay
 from silo.shard.rows import Rows
@@ -25,6 +26,7 @@ from silo.storage.database import Row
 from silo.storage.memory import MemoryDatabase
 
 EVENTS_MAX = 2_000_000
+ROWS_MAX = 5_000_000
 NEVER = 1 << 62
 
 
@@ -68,21 +70,32 @@ async def state_at(shard: Shard, moment: Moment) -> ShardSnapshot:
 def _fold(live: ShardSnapshot, moment: Moment) -> ShardSnapshot:
     """In a thread of its own."""
     last_seq = _last_seq(live, moment)
-    if last_seq > EVENTS_MAX:
-        raise Exhausted(
-            f"{last_seq} events lead to that moment, and a statement folds {EVENTS_MAX} at most; ask for an earlier one"
-        )
-    rows, nothing = Rows(), MemoryDatabase()
-    # No row is ever written: they all stay among the changes.
-    note = asyncio.run(replay(_Log(live), rows, nothing, after=Note(0, 0), upto=last_seq, rows_max=NEVER))  # type: ignore[arg-type]
+    rows, disk = Rows(), MemoryDatabase()
+    note = asyncio.run(_rows_at(live, last_seq, rows, disk))
     return ShardSnapshot(
         shard_id=live.shard_id,
         now_ms=moment.time_ms if moment.time_ms is not None else note.time_ms,
         seq=note.seq,
         changed={table: dict(rows.changed(table)) for table in TABLES},
-        disk=nothing,
+        disk=disk,
         loop=live.loop,
     )
+
+
+async def _rows_at(live: ShardSnapshot, last_seq: int, rows: Rows, disk: MemoryDatabase) -> Note:
+    """From the newest image before, or from the first event."""
+    archive = live.archive
+    base = await newest_base(archive, last_seq) if archive is not None else None
+    events = last_seq - (base.note.seq if base is not None else 0)
+    if events > EVENTS_MAX:
+        raise Exhausted(
+            f"{events} events lead to that moment, and a statement folds {EVENTS_MAX} at most; ask for an earlier one"
+        )
+    if base is not None and (count := base.archive.count(base.image)) > ROWS_MAX:
+        raise Exhausted(f"there were {count} rows at that moment, and a statement holds {ROWS_MAX} at most")
+    after = await base.load(disk) if base is not None else Note(0, 0)
+    # What changes is not written: it stays in memory, over what the image has.
+    return await replay(_Log(live), rows, disk, after=after, upto=last_seq, rows_max=NEVER)  # type: ignore[arg-type]
 
 
 def _last_seq(live: ShardSnapshot, moment: Moment) -> int:

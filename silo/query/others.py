@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+
+import pyarrow as pa
 
 from silo.domain.jobs import JobStatus
-from silo.events.catalogue import Event
-from silo.events.shown import other_fields
+from silo.events.shown import values
 from silo.projections.concurrency import QUEUES
 from silo.projections.counters import COUNTS, WHOLE_SHARD
 from silo.projections.leases import LEASES
 from silo.query.jobs import Columns, Lists
 from silo.query.plan import Wanted
-from silo.query.snapshot import ShardSnapshot
+from silo.query.snapshot import ShardSnapshot, Stopped
+from silo.query.tables import EVENTS
 
 SEQ_MAX = (1 << 63) - 1
 
@@ -64,28 +66,35 @@ def lease_rows(snapshot: ShardSnapshot, _: Wanted, __: Columns) -> Lists:
         ]
 
 
-def event_rows(snapshot: ShardSnapshot, wanted: Wanted, columns: Columns) -> Lists:
-    """The log, or the part of it that is named by sequence numbers."""
+def archived_events(snapshot: ShardSnapshot, wanted: Wanted, columns: Columns) -> Iterator[pa.RecordBatch]:
+    """The part of the log that the archive has, by these columns."""
+    if snapshot.archive is None:
+        return
+    first, last = _asked_for(wanted)
+    end = min(last, snapshot.archived_seq) + 1
+    # Without a column a batch would have no rows.
+    names = [name for name in EVENTS.names if name in columns] or ["seq"]
+    for batch in snapshot.archive.batches(first, end, [name for name in names if name != "shard_id"]):
+        if snapshot.is_stopped:
+            raise Stopped
+        arrays = [
+            pa.repeat(snapshot.shard_id, batch.num_rows) if name == "shard_id" else batch.column(name)
+            for name in names
+        ]
+        yield pa.RecordBatch.from_arrays(arrays, names=names)
+
+
+def _asked_for(wanted: Wanted) -> tuple[int, int]:
+    """The first and the last number that may be meant."""
     only = wanted.one("seq")
     first = only if only is not None else wanted.least.get("seq", 1)
     last = only if only is not None else wanted.most.get("seq", SEQ_MAX)
-    for events in snapshot.events(int(first), int(last) + 1):
-        yield [_event(snapshot, event, columns) for event in events]
+    return int(first), int(last)
 
 
-def _event(snapshot: ShardSnapshot, event: Event, columns: Columns) -> tuple[Any, ...]:
-    return (
-        snapshot.shard_id,
-        event.seq,
-        event.time_ms,
-        type(event).__name__,
-        getattr(event, "tenant", None),
-        getattr(event, "job_id", None),
-        getattr(event, "task_id", None),
-        getattr(event, "attempt", None),
-        getattr(event, "queue", None),
-        getattr(event, "worker_id", None),
-        event.actor,
-        event.method,
-        other_fields(event) if "data" in columns else "",
-    )
+def event_rows(snapshot: ShardSnapshot, wanted: Wanted, columns: Columns) -> Lists:
+    """The log, or the part of it that is named by sequence numbers."""
+    first, last = _asked_for(wanted)
+    # The archive has the others in columns.
+    for events in snapshot.events(max(first, snapshot.archived_seq + 1), last + 1):
+        yield [(snapshot.shard_id, *values(event, with_data="data" in columns)) for event in events]

@@ -28,6 +28,7 @@ from silo.query.plan import NOTHING_SAID, Wanted
 from silo.query.snapshot import ShardSnapshot
 
 Lists = Callable[[ShardSnapshot, Wanted, frozenset[str]], Iterator[list[tuple[Any, ...]]]]
+Batches = Callable[[ShardSnapshot, Wanted, frozenset[str]], Iterator[pa.RecordBatch]]
 
 
 def by_tenant(wanted: Wanted) -> str:
@@ -43,11 +44,13 @@ class Source:
         lists: makes them.
         needs: the tables of the shard that are read for it.
         strategy: says which index answers, for EXPLAIN.
+        batches: makes those that are stored in columns, with the columns that are needed at least.
     """
 
     lists: Lists
     needs: tuple[Table[Any], ...]
     strategy: Callable[[Wanted], str] = by_tenant
+    batches: Batches | None = None
 
 
 def _by_seq(wanted: Wanted) -> str:
@@ -66,7 +69,7 @@ SOURCES: dict[str, Source] = {
     "queue_counts": Source(others.queue_count_rows, (QUEUES,)),
     "attempts": Source(jobs.attempt_rows, (ATTEMPTS, JOBS, PAYLOADS)),
     "leases": Source(others.lease_rows, (LEASES,)),
-    "events": Source(others.event_rows, (), _by_seq),
+    "events": Source(others.event_rows, (), _by_seq, others.archived_events),
 }
 
 
@@ -141,13 +144,20 @@ class Scan:
             yield pa.RecordBatch.from_arrays([many], names=["job"]).select([])
             return
         needed = frozenset(name for name in table.schema.names if name in self._columns or name in condition)
-        for rows in SOURCES[table.name].lists(snapshot, table.wanted, needed):
+        for batch in self._batches(SOURCES[table.name], snapshot, needed):
+            if self._condition is not None:
+                batch = batch.filter(self._condition)  # noqa: PLW2901
+            if batch.num_rows:
+                yield batch.select(self._columns)
+
+    def _batches(
+        self, source: Source, snapshot: ShardSnapshot, needed: frozenset[str]
+    ) -> Iterator[pa.RecordBatch]:
+        if source.batches is not None:
+            yield from source.batches(snapshot, self._table.wanted, needed)
+        for rows in source.lists(snapshot, self._table.wanted, needed):
             if rows:
-                batch = _batch(table.schema, rows, needed)
-                if self._condition is not None:
-                    batch = batch.filter(self._condition)
-                if batch.num_rows:
-                    yield batch.select(self._columns)
+                yield _batch(self._table.schema, rows, needed)
 
     def _is_about_tenant_alone(self, condition: str) -> bool:
         """Whether the condition is none, or asks for one tenant and nothing else."""

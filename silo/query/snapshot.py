@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 import attrs
 
+from silo.archive.archive import Archive
+from silo.archive.database import ArchivedSnapshot
 from silo.events.catalogue import Event
 from silo.events.log import read as read_log
 from silo.projections.view import Key, Table
@@ -47,6 +49,16 @@ class ShardSnapshot:
     disk: Snapshot
     loop: asyncio.AbstractEventLoop
     is_stopped: bool = False
+
+    @property
+    def archive(self) -> Archive | None:
+        """Where events of old are in columns, if there is an archive."""
+        return self.disk.archive if isinstance(self.disk, ArchivedSnapshot) else None
+
+    @property
+    def archived_seq(self) -> int:
+        """It has all events up to this one."""
+        return min(self.disk.archived_seq, self.seq) if isinstance(self.disk, ArchivedSnapshot) else 0
 
     def release(self) -> None:
         """Whoever still reads is stopped at his next page."""

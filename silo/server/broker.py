@@ -17,6 +17,7 @@ from functools import partial
 import attrs
 import grpc
 
+from silo.broker.archiving import run_archive
 from silo.broker.erasures import run_erasures
 from silo.broker.rate_checks import CheckRate, run_rate_checks
 from silo.broker.timers import run_timers
@@ -83,6 +84,7 @@ class Broker:
         self.failed = asyncio.Event()
         self.failure: SiloError | None = None
         self._settings = settings
+        self._turn = asyncio.Lock()
         self._outside = outside
         self._opened: list[OpenShard] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -135,6 +137,9 @@ class Broker:
         self._opened.append(OpenShard(shard, mapped.range))
         self._keep(f"timers {mapped.id}", shard, run_timers)
         self._keep(f"erasures {mapped.id}", shard, run_erasures)
+        retention_ms = self._settings.history.retention_ms
+        archive = partial(run_archive, retention_ms=retention_ms, turn=self._turn)
+        self._keep(f"archive {mapped.id}", shard, archive)
         if outside.check_rate is not None:
             self._keep(f"rate checks {mapped.id}", shard, partial(run_rate_checks, check=outside.check_rate))
         self._tasks.append(asyncio.create_task(self._watch(shard), name=f"watch {mapped.id}"))
@@ -148,7 +153,7 @@ class Broker:
         return (
             handlers(SERVICE, self._service),
             handlers(BATCHES, Batches(shards)),
-            handlers(HISTORY, History(shards)),
+            handlers(HISTORY, History(shards, self._settings.history.retention_ms, self._turn)),
             handlers(INSPECTION, Inspection(shards)),
             handlers(WORKERS, Workers(shards)),
         )

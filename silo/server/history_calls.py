@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from silo.errors import Busy, Invalid
+from silo.archive.database import ArchivedDatabase
+from silo.broker.archiving import keep_archive
+from silo.errors import Busy, Invalid, WrongState
 from silo.events import codec
 from silo.events.catalogue import EVENTS, CursorMoved, Event
 from silo.events.erasing import erase as erase_data
@@ -38,9 +40,10 @@ TYPES = {kind.__name__: kind for kind in EVENTS}
 class History:
     """The service."""
 
-    def __init__(self, shards: Shards) -> None:
+    def __init__(self, shards: Shards, retention_ms: int | None, turn: asyncio.Lock) -> None:
         self.shards = shards
-        self._making_rows = False
+        self._retention_ms = retention_ms
+        self._turn = turn
 
     async def ReadEvents(
         self, request: ext.ReadEventsRequest, context: Context
@@ -139,16 +142,41 @@ class History:
                 difference=str(mended.first) if mended.first is not None else "",
             )
 
+    async def ArchiveShard(
+        self, request: ext.ArchiveShardRequest, context: Context
+    ) -> AsyncIterator[ext.ArchiveReport]:
+        shard = self.shards.open_here(request.shard)
+        if not isinstance(shard.database, ArchivedDatabase):
+            raise WrongState("a shard that is kept in memory has no archive")
+        progress = Progress()
+        async with (
+            self._turn,
+            _under_way(
+                keep_archive(shard, self._retention_ms, progress=progress, image=not request.only_events),
+                progress,
+            ) as work,
+        ):
+            while not await _done(work):
+                yield ext.ArchiveReport(seq=progress.seq, seq_total=progress.total)
+            sealed = work.result()
+            yield ext.ArchiveReport(
+                seq=progress.total,
+                seq_total=progress.total,
+                done=True,
+                archived_seq=sealed.last_seq,
+                image_seq=sealed.image_seq,
+                log_begin_seq=sealed.live_seq,
+            )
+
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[None]:
-        """Rows made anew are as many as there are: one call at a time does that.  Raises Busy."""
-        if self._making_rows:
-            raise Busy("rows are being made anew already; try again when that is done")
-        self._making_rows = True
-        try:
+        """Rows made anew are as many as there are: one at a time does that.  Raises Busy."""
+        if self._turn.locked():
+            raise Busy(
+                "rows are being made anew already, for a call or for the archive; try again when that is done"
+            )
+        async with self._turn:
             yield
-        finally:
-            self._making_rows = False
 
     async def GetJobHistory(
         self, request: ext.GetJobHistoryRequest, context: Context

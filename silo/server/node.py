@@ -14,6 +14,7 @@ import uuid
 
 import grpc
 
+from silo.archive.database import delete_with_archive, open_with_archive
 from silo.cluster.occupancy import Occupancy
 from silo.cluster.shard_map import ShardMap
 from silo.cluster.single_node import beside, find_or_create
@@ -36,7 +37,6 @@ from silo.server.side_services import Health, add_reflection
 from silo.server.worker_stream import SERVICE as WORKERS
 from silo.settings import Settings, host_and_port
 from silo.shard.shard import wall_clock_ms
-from silo.storage.stores import delete_database, open_database
 
 logger = logging.getLogger(__name__)
 
@@ -76,8 +76,8 @@ class Node:
     def _outside(self) -> Outside:
         stores = store_spec(self.settings.database)
         return Outside(
-            open_database=lambda shard_id: open_database(stores, shard_id),
-            delete_database=lambda shard_id: delete_database(stores, shard_id),
+            open_database=lambda shard_id: open_with_archive(stores, shard_id),
+            delete_database=lambda shard_id: delete_with_archive(stores, shard_id),
             now_ms=wall_clock_ms,
             ids=self._ids,
             chance=random.Random(),

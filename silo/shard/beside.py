@@ -6,11 +6,10 @@ wait for no more than their share of the processor.
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import attrs
 
@@ -19,15 +18,15 @@ from silo.events.catalogue import Event
 from silo.events.log import history
 from silo.projections.jobs import JOBS, JobRow
 from silo.projections.view import Table
+from silo.shard.base import Base, base_of
 from silo.shard.checkpoint import read_note
 from silo.shard.disk import decoded, row_key
+from silo.shard.elsewhere import Bridge, Home, elsewhere
 from silo.shard.replay import Changes, Difference, Mended, mend, rebuild, replay, verify, write
 from silo.shard.rows import Rows
 from silo.shard.shard import Shard
-from silo.storage.database import Database, Reader, Row, Snapshot
+from silo.storage.database import Database, Reader, Snapshot
 from silo.storage.stores import StoreSpec, open_database
-
-T = TypeVar("T")
 
 EVENTS_SHOWN_MAX = 20
 
@@ -67,7 +66,8 @@ async def verify_beside(shard: Shard, progress: Progress) -> Finding | None:
     snapshot = await shard.database.snapshot()
     try:
         progress.total = (await read_note(snapshot)).seq
-        difference = await _elsewhere(_verified(_Bridge(_Home(), snapshot), progress))
+        base = await base_of(snapshot, progress.total)
+        difference = await elsewhere(verified(Bridge(Home(), snapshot), base, progress))
         if difference is None:
             return None
         return Finding(difference, await events_there(snapshot, difference))
@@ -75,9 +75,10 @@ async def verify_beside(shard: Shard, progress: Progress) -> Finding | None:
         snapshot.release()
 
 
-async def _verified(live: Reader, progress: Progress) -> Difference | None:
+async def verified(live: Reader, base: Base | None, progress: Progress) -> Difference | None:
+    """Make the rows of a database anew in a temporary one, and compare."""
     async with scratch() as database:
-        return await verify(live, database, progress=progress)
+        return await verify(live, database, base=base, progress=progress)
 
 
 async def rebuild_beside(shard: Shard, tables: Sequence[Table[Any]], progress: Progress) -> Mended:
@@ -89,19 +90,26 @@ async def rebuild_beside(shard: Shard, tables: Sequence[Table[Any]], progress: P
     snapshot = await shard.database.snapshot()
     try:
         progress.total = (await read_note(snapshot)).seq
-        return await _elsewhere(_rebuilt(shard, _Home(), snapshot, tables, progress))
+        base = await base_of(snapshot, progress.total)
+        return await elsewhere(_rebuilt(shard, Home(), snapshot, base, tables, progress))
     finally:
         snapshot.release()
 
 
 async def _rebuilt(
-    shard: Shard, home: _Home, snapshot: Snapshot, tables: Sequence[Table[Any]], progress: Progress
+    shard: Shard,
+    home: Home,
+    snapshot: Snapshot,
+    base: Base | None,
+    tables: Sequence[Table[Any]],
+    progress: Progress,
 ) -> Mended:
     async with scratch() as anew:
-        note = await rebuild(_Bridge(home, snapshot), anew, upto=progress.total, progress=progress)
+        log = Bridge(home, snapshot)
+        note = await rebuild(log, anew, base=base, upto=progress.total, progress=progress)
         still = await home.ask(shard.stand_still())
         try:
-            live = _Bridge(home, still.snapshot)
+            live = Bridge(home, still.snapshot)
             if still.note.seq > note.seq:
                 rows = Rows()
                 note = await replay(live, rows, anew, after=note, upto=still.note.seq)
@@ -143,7 +151,9 @@ async def mend_offline(
     snapshot = await database.snapshot()
     try:
         async with scratch() as anew:
-            await rebuild(snapshot, anew, upto=(await read_note(snapshot)).seq, progress=progress)
+            upto = (await read_note(snapshot)).seq
+            base = await base_of(snapshot, upto)
+            await rebuild(snapshot, anew, base=base, upto=upto, progress=progress)
             return await mend(anew, snapshot, put, tables)
     finally:
         snapshot.release()
@@ -165,45 +175,3 @@ async def events_there(reader: Reader, difference: Difference) -> list[Event]:
         if events:
             return events
     return []
-
-
-# --- two event loops -------------------------------------------------------------------------------------------------------
-
-
-class _Home:
-    """The shard's event loop, for whoever works in another one."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-
-    async def ask(self, work: Coroutine[Any, Any, T]) -> T:
-        """Have something done there."""
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
-
-
-class _Bridge:
-    """A reader of the shard's event loop, for whoever works in another one."""
-
-    def __init__(self, home: _Home, reader: Reader) -> None:
-        self._home = home
-        self._reader = reader
-
-    async def get(self, key: bytes) -> bytes | None:
-        return await self._home.ask(self._reader.get(key))
-
-    async def scan(self, first: bytes, end: bytes, *, limit: int, reverse: bool = False) -> list[Row]:
-        return await self._home.ask(self._reader.scan(first, end, limit=limit, reverse=reverse))
-
-    async def pages(self, first: bytes, end: bytes, *, rows: int = 500) -> AsyncIterator[list[Row]]:
-        pages = self._reader.pages(first, end, rows=rows)
-        while (page := await self._home.ask(_next(pages))) is not None:
-            yield page
-
-
-async def _next(pages: AsyncIterator[list[Row]]) -> list[Row] | None:
-    return await anext(pages, None)
-
-
-async def _elsewhere(work: Coroutine[Any, Any, T]) -> T:
-    """Do something in a thread with an event loop of its own."""
-    return await asyncio.to_thread(asyncio.run, work)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -45,6 +45,9 @@ PAUSE_S = 0.002
 """How long the event loop has to itself between two slices, if there is no hurry."""
 
 NO_HURRY = 0.25
+
+BEING_REMOVED = "none: being removed"
+"""Stands for the format of rows that are not all there."""
 
 LOOK_AT_CLOCK_EVERY = 64
 
@@ -97,13 +100,27 @@ async def find_rows(db: Database) -> Note:
 
 async def remove_rows(db: Database) -> None:
     """Remove all rows: whoever opens the database next makes them anew from the log."""
-    await _write_note(db, _note_bytes(Note(0, 0), "none: being removed"))
+    await _write_note(db, _note_bytes(Note(0, 0), BEING_REMOVED))
     for table in TABLES:
         async for page in read_table(db, table):
             batch = db.batch()
             batch.change([(key, None) for key, _ in page])
             await db.write(batch)
     await _write_note(db, _note_bytes(Note(0, 0), ROWS_FORMAT))
+
+
+async def load_rows(db: Database, rows: Sequence[tuple[bytes, bytes]]) -> None:
+    """Write some of the rows of an image.  Until `write_note` says what they all stand for, whoever opens the database
+    removes them."""
+    batch = db.batch()
+    batch.put(CHECKPOINT_KEY, _note_bytes(Note(0, 0), BEING_REMOVED))
+    batch.change(rows)
+    await db.write(batch)
+
+
+async def write_note(db: Database, note: Note) -> None:
+    """Say what the rows stand for."""
+    await _write_note(db, _note_bytes(note, ROWS_FORMAT))
 
 
 async def _write_note(db: Database, note: bytes) -> None:

@@ -15,8 +15,10 @@ from silo.events.catalogue import Event
 from silo.events.log import read
 from silo.projections.fold import TABLES, apply
 from silo.projections.view import NotLoaded, Table
+from silo.shard.base import Base, base_of
 from silo.shard.checkpoint import Note, read_note, remove_rows, write_rows
 from silo.shard.disk import key_of, load, read_table, row_key
+from silo.shard.draft import INT64_MAX
 from silo.shard.rows import Rows
 from silo.storage.database import Database, Reader
 
@@ -81,12 +83,18 @@ async def rebuild(
     log: Reader,
     target: Database,
     *,
+    base: Base | None = None,
     upto: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Note:
-    """Make all rows anew from the log, in an empty database.  Returns what they stand for."""
+    """Make all rows anew from the log, in an empty database.  Returns what they stand for.
+
+    Args:
+        base: begin with this instead of the first event.
+    """
     rows = Rows()
-    note = await replay(log, rows, target, after=Note(0, 0), upto=upto, progress=progress)
+    after = await base.load(target) if base is not None else Note(0, 0)
+    note = await replay(log, rows, target, after=after, upto=upto, progress=progress)
     await write(rows, target, note)
     return note
 
@@ -97,10 +105,7 @@ async def remake(db: Database, *, progress: Callable[[int], None] | None = None)
     A crash in between leaves a database that whoever opens it makes the rest of.  Returns what the rows stand for.
     """
     await remove_rows(db)
-    rows = Rows()
-    note = await replay(db, rows, db, after=Note(0, 0), progress=progress)
-    await write(rows, db, note)
-    return note
+    return await rebuild(db, db, base=await base_of(db, INT64_MAX), progress=progress)
 
 
 @attrs.frozen
@@ -206,18 +211,23 @@ async def mend(expected: Reader, found: Reader, put: Put, tables: Iterable[Table
 
 
 async def verify(
-    live: Reader, scratch: Database, *, progress: Callable[[int], None] | None = None
+    live: Reader,
+    scratch: Database,
+    *,
+    base: Base | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Difference | None:
     """Make the rows of a database anew beside it, up to its checkpoint, and compare.
 
     Args:
         live: the database at one moment, so a snapshot if it is in use.
         scratch: an empty database for the new rows.
+        base: begin with this instead of the first event; see base.py.
 
     Returns:
         The first difference, or None.
     """
     note = await read_note(live)
     if note.seq:
-        await rebuild(live, scratch, upto=note.seq, progress=progress)
+        await rebuild(live, scratch, base=base, upto=note.seq, progress=progress)
     return await compare(scratch, live)

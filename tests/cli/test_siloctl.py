@@ -297,6 +297,14 @@ def test_a_row_that_is_damaged_is_found_and_put_right_while_the_shard_is_at_work
     against_a_node(story)
 
 
+def test_a_shard_in_memory_has_no_archive(ctl):
+    async def story(node):
+        told = await beside(ctl, node, "shard", "archive", node.shard)
+        assert (told.code, "a shard that is kept in memory has no archive" in told.err) == (1, True)
+
+    against_a_node(story)
+
+
 def test_what_jobs_carried_is_erased(ctl):
     async def story(node):
         await enqueue(node, id="j1")

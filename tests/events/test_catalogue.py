@@ -47,6 +47,7 @@ TAGS = {
     "ErasureFinished": 81,
     "CursorMoved": 82,
     "CursorDeleted": 83,
+    "LogCut": 84,
 }
 """What logs are full of.  Lines are added here; none is ever changed or removed."""
 

@@ -42,6 +42,7 @@ TAGS = {
     "rate_checks": 0x5B,
     "cursors": 0x60,
     "erasures": 0x61,
+    "log_cuts": 0x62,
 }
 
 

@@ -7,6 +7,10 @@ from typing import Any
 
 import pytest
 
+from silo.archive.archive import Archive
+from silo.archive.database import with_archive
+from silo.archive.folder import OnDisk
+from silo.broker.archiving import keep_archive
 from silo.errors import Exhausted, Invalid
 from silo.projections.jobs import JOBS
 from silo.query import as_of
@@ -76,6 +80,77 @@ def test_a_hundred_moments_of_the_past_are_what_a_replay_that_stops_there_gives(
                     assert rows == dict(expected.changed(table)) == by_event.changed[table], (at_ms, table)
                 assert by_instant.seq == by_event.seq == last
             assert newest > 60
+
+    run(main())
+
+
+def test_a_moment_is_told_from_an_image_and_what_came_after_it(tmp_path):
+    async def main() -> None:
+        chance, clock, memory = random.Random(8), Clock(), MemoryDatabase()
+
+        async def open_it():
+            return await with_archive(memory, Archive(OnDisk(tmp_path, fsync=False)))
+
+        async with serving(open_it, clock=clock) as shard:
+            for number, step in enumerate(a_history(chance)):
+                clock.now_ms += chance.randrange(3_000)
+                await live(shard, [step], chance)
+                if number % 20 == 0:
+                    await keep_archive(shard, None, image=True)
+            newest = shard.log.next_seq - 1
+            assert len(shard.database.archive.images) > 1
+            moments = [Moment(seq=chance.randrange(newest + 1)) for _ in range(20)]
+            asked = [f"SELECT * FROM {table}_at({moment.seq})" for table in TABLES_AT for moment in moments]
+            from_images = [await answered(shard, sql) for sql in asked]
+            for image in shard.database.archive.images:
+                shard.database.archive.drop(image)
+            assert [await answered(shard, sql) for sql in asked] == from_images
+
+            # Cut, too: nothing is missing.
+            await keep_archive(shard, None, image=True)
+            clock.now_ms += 1
+            await keep_archive(shard, 0, image=False)
+            assert shard.database.live_seq > 1
+            assert [await answered(shard, sql) for sql in asked] == from_images
+
+    run(main())
+
+
+TABLES_AT = ("jobs", "tasks", "queues", "attempts", "leases", "tenant_counts", "queue_counts")
+
+
+def test_events_are_one_table_over_archive_and_log(tmp_path):
+    async def main() -> None:
+        chance, clock, memory = random.Random(9), Clock(), MemoryDatabase()
+
+        async def open_it():
+            return await with_archive(memory, Archive(OnDisk(tmp_path, fsync=False)))
+
+        asked = [
+            "SELECT * FROM events",
+            "SELECT COUNT(*) AS n FROM events",
+            "SELECT seq, data FROM events WHERE seq BETWEEN 3 AND 40 AND type = 'ChainStarted'",
+            "SELECT * FROM events WHERE seq = 7",
+            "SELECT type, count(*) AS n FROM events GROUP BY type",
+            "SELECT method FROM events WHERE tenant = 'a' AND shard_id = 'shard'",
+        ]
+        async with serving(open_it, clock=clock) as shard:
+            history = a_history(chance)
+            await live(shard, history[:70], chance)
+            live_only = [await answered(shard, sql) for sql in asked]
+            await keep_archive(shard, None, image=False)
+            assert shard.database.archive.last_seq == shard.log.next_seq - 1
+            assert [await answered(shard, sql) for sql in asked] == live_only
+
+            await live(shard, history[70:], chance)
+            both = [await answered(shard, sql) for sql in asked]
+            assert len(both[0]) == shard.log.next_seq - 1
+            await keep_archive(shard, None, image=True)
+            clock.now_ms += 1
+            await keep_archive(shard, 0, image=False)
+            assert shard.database.live_seq > 3
+            with_the_cut = await answered(shard, asked[0])
+            assert [row for row in with_the_cut if "LogCut" not in row] == both[0]
 
     run(main())
 

@@ -187,7 +187,7 @@ def test_a_reset_whose_caller_goes_away_leaves_no_shard_closed(monkeypatch):
 
     async def give_up():
         async with running_node(dev_mode=True) as node:
-            monkeypatch.setattr(node_module, "delete_database", slow_delete)
+            monkeypatch.setattr(node_module, "delete_with_archive", slow_delete)
             job = pb.EnqueueRequest(shard=node.shard, id="j1", task_group="g")
             await node.call("Enqueue", job)
             call = node.call("ResetShards", pb.ResetShardsRequest())
@@ -228,7 +228,7 @@ def test_a_reset_that_fails_says_so_and_opens_the_shard_again(monkeypatch):
                     raise StoreFailed("not yet")
                 return await open_database()
 
-            monkeypatch.setattr(node_module, "delete_database", failing_delete)
+            monkeypatch.setattr(node_module, "delete_with_archive", failing_delete)
             monkeypatch.setattr(opened.shard, "_open_database", open_at_the_third_try)
             with pytest.raises(grpc.aio.AioRpcError, match=f"Failed to reset shard {node.shard}: no"):
                 await node.call("ResetShards", pb.ResetShardsRequest())

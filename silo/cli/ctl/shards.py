@@ -276,7 +276,32 @@ def rebuild(target: Target, shard_id: str, projections: tuple[str, ...]) -> None
     )
 
 
-Report = TypeVar("Report", ext.CheckShardReport, ext.VerifyReport, ext.RebuildReport)
+@shard.command("archive")
+@click.option("--only-events", is_flag=True, help="Make no image of the rows, which takes longest.")
+@_argument
+def archive(target: Target, shard_id: str, only_events: bool) -> None:
+    """Archive now what would be archived within a day, and cut the log where it is older than `history.retention_days`.
+
+    The files, Parquet, are beside the shard's database; see docs/history.md.
+    """
+    owner = target.connect().owner_of(shard_id)
+    request = ext.ArchiveShardRequest(shard=shard_id, only_events=only_events)
+    reports = owner.stream("ArchiveShard", request, service=HISTORY)
+    last = _watched(reports, target, "events", ext.ArchiveReport())
+    target.show(
+        {
+            "shard_id": shard_id,
+            "archived_seq": last.archived_seq,
+            "image_seq": last.image_seq or None,
+            "log_begin_seq": last.log_begin_seq,
+        },
+        f"{last.archived_seq:,} events of shard {shard_id} are in the archive; "
+        + (f"the newest image is of event {last.image_seq:,}; " if last.image_seq else "there is no image; ")
+        + f"the log begins with event {last.log_begin_seq:,}",
+    )
+
+
+Report = TypeVar("Report", ext.CheckShardReport, ext.VerifyReport, ext.RebuildReport, ext.ArchiveReport)
 
 
 def _watched(reports: Iterator[Report], target: Target, what: str, report: Report) -> Report:

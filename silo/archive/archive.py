@@ -1,0 +1,228 @@
+"""The archive of one shard: which events and which images of its rows it has, and what is in them.
+
+It is a copy of what is durable in the log, so files need no order among themselves and no transaction: one that is there is
+whole and true, and whoever dies between two of them leaves nothing to be put right.  Methods block, and are called in
+threads; `lock` is for whoever writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import threading
+from bisect import bisect_left, bisect_right
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import attrs
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from silo.archive.files import FORMAT, Image, Stretch, parse, write_events, write_rows
+from silo.archive.folder import Folder
+from silo.errors import Corrupt
+from silo.events import codec
+from silo.events.catalogue import Event
+from silo.events.log import first_seq_of, record_key
+
+Record = tuple[bytes, bytes]
+"""A key and a value of the log, with one event in it."""
+
+Change = Callable[[int, bytes], Event | None]
+
+GROUPS_KEPT = 4
+BATCH_ROWS = 32_768
+
+
+@attrs.frozen
+class _Group:
+    """The records of one row group."""
+
+    seqs: Sequence[int]
+    records: Sequence[bytes]
+
+
+class Archive:
+    """The files of a shard.  Every method raises StoreFailed, and Corrupt for a file that cannot be read."""
+
+    def __init__(self, folder: Folder) -> None:
+        self.lock = asyncio.Lock()
+        self._folder = folder
+        self._groups: OrderedDict[tuple[Stretch, int], _Group] = OrderedDict()
+        self._guard = threading.Lock()
+        self.stretches: tuple[Stretch, ...] = ()
+        self.images: tuple[Image, ...] = ()
+
+    # --- what there is ---------------------------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """See which files there are."""
+        stretches, images = parse(self._folder.names())
+        self.stretches, self.images = tuple(_one_after_the_other(stretches)), tuple(images)
+
+    @property
+    def last_seq(self) -> int:
+        """All events up to this one are here."""
+        return self.stretches[-1].last if self.stretches else 0
+
+    @property
+    def newest_seq(self) -> int:
+        """The newest event that any file knows of."""
+        return max(self.last_seq, self.images[-1].seq if self.images else 0)
+
+    def image_before(self, seq: int, *, rows_format: str) -> Image | None:
+        """The newest image in this format that stands for no later event."""
+        usable = [image for image in self.images if image.seq <= seq]
+        return next((image for image in reversed(usable) if self.format_of(image) == rows_format), None)
+
+    def format_of(self, image: Image) -> str:
+        """The format of its rows."""
+        metadata = self._open(image.name).schema_arrow.metadata or {}
+        return str(metadata.get(FORMAT, b"").decode())
+
+    # --- reading ---------------------------------------------------------------------------------------------------------
+
+    def records(self, first: int, end: int) -> Iterator[list[Record]]:
+        """The records of the events from `first` up to before `end`, as far as they are here."""
+        for stretch in self._of(first, end):
+            for number in range(self._open(stretch.name).num_row_groups):
+                group = self._group(stretch, number)
+                begin, stop = bisect_left(group.seqs, first), bisect_left(group.seqs, end)
+                if begin < stop:
+                    pairs = zip(group.seqs[begin:stop], group.records[begin:stop], strict=True)
+                    yield [(record_key(seq), record) for seq, record in pairs]
+
+    def record(self, seq: int) -> Record | None:
+        """The record of one event, if it is here."""
+        for page in self.records(seq, seq + 1):
+            return page[0]
+        return None
+
+    def batches(self, first: int, end: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The same events by some of their columns."""
+        names = list(dict.fromkeys(("seq", *columns)))
+        for stretch in self._of(first, end):
+            file = self._open(stretch.name)
+            groups = [number for number in range(file.num_row_groups) if _overlaps(file, number, first, end)]
+            for batch in file.iter_batches(BATCH_ROWS, row_groups=groups, columns=names):
+                # They have no gaps.
+                begin = max(first - batch.column(0)[0].as_py(), 0)
+                stop = min(end - batch.column(0)[0].as_py(), batch.num_rows)
+                if begin < stop:
+                    yield batch.slice(begin, stop - begin)
+
+    def rows(self, image: Image) -> Iterator[list[tuple[bytes, bytes]]]:
+        """All rows of an image, in the order of their keys."""
+        for batch in self._open(image.name).iter_batches(BATCH_ROWS):
+            yield list(zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True))
+
+    def count(self, image: Image) -> int:
+        """How many rows an image has."""
+        return int(self._open(image.name).metadata.num_rows)
+
+    def _of(self, first: int, end: int) -> Sequence[Stretch]:
+        """The stretches that have some of these events."""
+        begin = bisect_right([stretch.first for stretch in self.stretches], first) - 1
+        return [
+            stretch
+            for stretch in self.stretches[max(begin, 0) :]
+            if stretch.first < end and stretch.last >= first
+        ]
+
+    def _group(self, stretch: Stretch, number: int) -> _Group:
+        with self._guard:
+            if (stretch, number) in self._groups:
+                self._groups.move_to_end((stretch, number))
+                return self._groups[stretch, number]
+        table = self._open(stretch.name).read_row_group(number, columns=["seq", "record"])
+        group = _Group(table.column(0).to_pylist(), table.column(1).to_pylist())
+        with self._guard:
+            self._groups[stretch, number] = group
+            while len(self._groups) > GROUPS_KEPT:
+                self._groups.popitem(last=False)
+        return group
+
+    def _open(self, name: str) -> pq.ParquetFile:
+        try:
+            return pq.ParquetFile(self._folder.open(name))
+        except (OSError, pa.ArrowInvalid) as error:
+            raise Corrupt(f"archive file {name} cannot be read: {error}") from error
+
+    # --- writing ---------------------------------------------------------------------------------------------------------
+
+    def add_events(self, stretch: Stretch, events: Iterable[Sequence[Event]]) -> None:
+        """Take in the events that come next; there is nothing of them before this returns."""
+        with _draft() as file:
+            write_events(Path(file.name), events)
+            self._folder.put(stretch.name, Path(file.name))
+        self.look()
+
+    def add_image(
+        self, image: Image, rows: Iterable[Sequence[tuple[bytes, bytes]]], *, rows_format: str
+    ) -> None:
+        """Take in an image."""
+        with _draft() as file:
+            write_rows(Path(file.name), rows, rows_format=rows_format)
+            self._folder.put(image.name, Path(file.name))
+        self.look()
+
+    def drop(self, image: Image) -> None:
+        self._folder.delete(image.name)
+        self.look()
+
+    def rewrite(self, change: Change, before: int) -> int:
+        """Write those files anew in which events change.
+
+        Args:
+            change: what becomes of the event with this number and record; None: it stays as it is.
+            before: only of events before this one.
+
+        Returns:
+            How many events changed.
+        """
+        changed = 0
+        for stretch in self.stretches:
+            if stretch.first < before:
+                changed += self._rewrite(stretch, change, before)
+        return changed
+
+    def _rewrite(self, stretch: Stretch, change: Change, before: int) -> int:
+        changed: dict[int, Event] = {}
+        for page in self.records(stretch.first, min(before, stretch.last + 1)):
+            for key, record in page:
+                seq = first_seq_of(key)
+                if (event := change(seq, record)) is not None:
+                    changed[seq] = event
+
+        def events() -> Iterator[list[Event]]:
+            for page in self.records(stretch.first, stretch.last + 1):
+                numbered = [(first_seq_of(key), record) for key, record in page]
+                yield [
+                    changed[seq] if seq in changed else codec.decode(seq, record)[0]
+                    for seq, record in numbered
+                ]
+
+        if changed:
+            self.add_events(stretch, events())
+            with self._guard:
+                self._groups.clear()
+        return len(changed)
+
+
+def _one_after_the_other(stretches: Sequence[Stretch]) -> Iterator[Stretch]:
+    """Those that follow each other from the first event on; of two that begin alike, the longer one."""
+    longest = {stretch.first: stretch for stretch in stretches}
+    first = 1
+    while (stretch := longest.get(first)) is not None:
+        yield stretch
+        first = stretch.last + 1
+
+
+def _overlaps(file: pq.ParquetFile, number: int, first: int, end: int) -> bool:
+    found = file.metadata.row_group(number).column(0).statistics
+    return found is None or (found.min < end and found.max >= first)
+
+
+def _draft() -> tempfile._TemporaryFileWrapper[bytes]:
+    return tempfile.NamedTemporaryFile(prefix="silo-archive-", suffix=".parquet")

@@ -1,0 +1,125 @@
+"""The two kinds of files, Parquet with zstd: events, and rows as they stood after an event.
+
+events-<first>-<last>.parquet     a row for each event, in order: what SQL shows of it, and its record in the log
+rows-<seq>-<time>.parquet         a row for each row of the shard, in the order of the keys: key and value
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from silo.events import codec
+from silo.events.catalogue import Event
+from silo.events.shown import values
+
+ROWS_PER_GROUP = 50_000
+"""Whoever looks for one event reads so many."""
+
+EVENTS_SCHEMA = pa.schema(
+    [
+        pa.field("seq", pa.int64(), nullable=False),
+        pa.field("time_ms", pa.int64(), nullable=False),
+        pa.field("type", pa.utf8(), nullable=False),
+        pa.field("tenant", pa.utf8()),
+        pa.field("job_id", pa.utf8()),
+        pa.field("task_id", pa.utf8()),
+        pa.field("attempt", pa.uint32()),
+        pa.field("queue_name", pa.utf8()),
+        pa.field("worker_id", pa.utf8()),
+        pa.field("actor", pa.utf8(), nullable=False),
+        pa.field("method", pa.utf8(), nullable=False),
+        pa.field("data", pa.utf8(), nullable=False),
+        pa.field("record", pa.binary(), nullable=False),
+    ]
+)
+
+ROWS_SCHEMA = pa.schema(
+    [pa.field("key", pa.binary(), nullable=False), pa.field("value", pa.binary(), nullable=False)]
+)
+
+FORMAT = b"silo.rows_format"
+
+_EVENTS = re.compile(r"events-(\d{20})-(\d{20})\.parquet")
+_ROWS = re.compile(r"rows-(\d{20})-(\d+)\.parquet")
+
+
+@attrs.frozen(order=True)
+class Stretch:
+    """The events from `first` to `last`, in one file."""
+
+    first: int
+    last: int
+
+    @property
+    def name(self) -> str:
+        return f"events-{self.first:020}-{self.last:020}.parquet"
+
+
+@attrs.frozen(order=True)
+class Image:
+    """All rows as they stood after the event `seq`, which was at `time_ms`."""
+
+    seq: int
+    time_ms: int
+
+    @property
+    def name(self) -> str:
+        return f"rows-{self.seq:020}-{self.time_ms}.parquet"
+
+
+def parse(names: Iterable[str]) -> tuple[list[Stretch], list[Image]]:
+    """What there is, in order.  Other files are nobody's business."""
+    stretches, images = list[Stretch](), list[Image]()
+    for name in names:
+        if found := _EVENTS.fullmatch(name):
+            stretches.append(Stretch(int(found[1]), int(found[2])))
+        elif found := _ROWS.fullmatch(name):
+            images.append(Image(int(found[1]), int(found[2])))
+    return sorted(stretches), sorted(images)
+
+
+def write_events(file: Path, events: Iterable[Sequence[Event]]) -> None:
+    """Write events that follow each other."""
+    sorting = [pq.SortingColumn(0)]
+    with pq.ParquetWriter(file, EVENTS_SCHEMA, compression="zstd", sorting_columns=sorting) as writer:
+        for lot in _lots(events):
+            writer.write_table(
+                _table(EVENTS_SCHEMA, [(*values(event), codec.encode((event,))) for event in lot])
+            )
+
+
+def write_rows(file: Path, rows: Iterable[Sequence[tuple[bytes, bytes]]], *, rows_format: str) -> None:
+    """Write rows that are in the order of their keys."""
+    schema = ROWS_SCHEMA.with_metadata({FORMAT: rows_format.encode()})
+    sorting = [pq.SortingColumn(0)]
+    with pq.ParquetWriter(
+        file, schema, compression="zstd", use_dictionary=False, sorting_columns=sorting
+    ) as writer:
+        for lot in _lots(rows):
+            writer.write_table(_table(schema, lot))
+
+
+def _lots(pages: Iterable[Sequence[Any]]) -> Iterator[list[Any]]:
+    """As many as make a row group."""
+    lot: list[Any] = []
+    for page in pages:
+        lot += page
+        while len(lot) >= ROWS_PER_GROUP:
+            yield lot[:ROWS_PER_GROUP]
+            del lot[:ROWS_PER_GROUP]
+    if lot:
+        yield lot
+
+
+def _table(schema: pa.Schema, rows: Sequence[tuple[Any, ...]]) -> pa.Table:
+    columns = zip(*rows, strict=True)
+    return pa.table(
+        [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)], schema
+    )

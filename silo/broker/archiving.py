@@ -1,0 +1,147 @@
+"""Keeps a shard's archive: seals what is new, cuts the log where it is old.
+
+    seal    all events that the archive does not have yet, and, once a day, an image of the rows, if the log gives them
+    cut     the log up to an image that is older than the retention: first an event says so, then the records go
+    thin    images that nobody needs
+
+Each step can be done twice, so a crash between two of them only means that it begins anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import attrs
+
+from silo.archive.archive import Archive
+from silo.archive.database import ArchivedDatabase
+from silo.errors import Corrupt, SiloError
+from silo.shard.beside import Progress
+from silo.shard.checkpoint import read_note
+from silo.shard.cut import cut_log, last_cut
+from silo.shard.seal import EVENTS_PER_FILE, seal_events, seal_rows
+from silo.shard.shard import Shard
+
+logger = logging.getLogger(__name__)
+
+DAY_MS = 86_400_000
+LOOK_EVERY_S = 60.0
+EVENTS_WORTH_AN_IMAGE = 1_000
+"""A shard in which less than that has happened since the last image needs no other."""
+
+IMAGES_KEPT = 6
+"""About so many, spread over the time since the log was cut."""
+
+
+@attrs.frozen
+class Sealed:
+    """What the archive and the log have.
+
+    Attributes:
+        last_seq: the archive has all events up to this one.
+        image_seq: of its newest image; 0: it has none.
+        live_seq: where the log begins.
+    """
+
+    last_seq: int
+    image_seq: int
+    live_seq: int
+
+
+async def run_archive(shard: Shard, retention_ms: int | None, turn: asyncio.Lock) -> None:
+    """Keep the archive of one shard, until cancelled.  A shard in memory has none.
+
+    Args:
+        turn: of those who make rows anew, which is much work: one at a time does that.
+    """
+    while True:
+        try:
+            database = shard.database
+            if not isinstance(database, ArchivedDatabase):
+                return
+            if _is_due(shard, database.archive):
+                async with turn:
+                    await keep_archive(shard, retention_ms)
+        except SiloError as error:
+            # What is not archived now stays in the log, and is archived later.
+            logger.warning("shard %s: the archive: %s", shard.shard_id, error)
+        await asyncio.sleep(LOOK_EVERY_S)
+
+
+def _is_due(shard: Shard, archive: Archive) -> bool:
+    if shard.log.durable_seq - archive.last_seq >= EVENTS_PER_FILE:
+        return True
+    newest = archive.images[-1] if archive.images else None
+    since_seq, since_ms = (newest.seq, newest.time_ms) if newest is not None else (0, 0)
+    return shard.log.durable_seq - since_seq >= EVENTS_WORTH_AN_IMAGE and shard.now_ms() - since_ms >= DAY_MS
+
+
+async def keep_archive(
+    shard: Shard, retention_ms: int | None, *, progress: Progress | None = None, image: bool | None = None
+) -> Sealed:
+    """Seal, cut and thin once.
+
+    Args:
+        retention_ms: how long events stay in the log at least; None: for ever.
+        image: whether an image is made; None: if the last one is a day old.
+
+    Raises:
+        Corrupt: the rows are not those that the log gives, or a file cannot be read; the log is not cut.
+        StoreFailed: as it says.
+    """
+    database = shard.database
+    assert isinstance(database, ArchivedDatabase)
+    archive = database.archive
+    async with archive.lock:
+        await shard.checkpoint()
+        snapshot = await database.snapshot()
+        try:
+            note = await read_note(snapshot)
+            await seal_events(archive, snapshot, note.seq)
+            newest = archive.images[-1] if archive.images else None
+            if image is None:
+                image = newest is None or shard.now_ms() - newest.time_ms >= DAY_MS
+            if image and (newest is None or newest.seq < note.seq):
+                difference = await seal_rows(archive, snapshot, progress or Progress())
+                if difference is not None:
+                    raise Corrupt(
+                        "no image is made, and the log not cut, as the rows are not those that the log gives: "
+                        f"{difference}; `siloctl shard rebuild {shard.shard_id}` puts that right"
+                    )
+        finally:
+            snapshot.release()
+        await _cut(shard, database, retention_ms)
+        await _thin(shard, archive)
+        image_seq = archive.images[-1].seq if archive.images else 0
+        return Sealed(archive.last_seq, image_seq, database.live_seq)
+
+
+async def _cut(shard: Shard, database: ArchivedDatabase, retention_ms: int | None) -> None:
+    archive = database.archive
+    if retention_ms is not None:
+        old = [image for image in archive.images if image.time_ms <= shard.now_ms() - retention_ms]
+        if old and old[-1].seq <= archive.last_seq:
+            await shard.execute(cut_log, old[-1].seq)
+    # Also what an earlier broker has begun.
+    upto_seq = await shard.execute(last_cut, None)
+    if upto_seq and (deleted := await database.cut(upto_seq)):
+        logger.info(
+            "shard %s: the log begins with event %d now; %d records are in the archive alone",
+            shard.shard_id,
+            database.live_seq,
+            deleted,
+        )
+
+
+async def _thin(shard: Shard, archive: Archive) -> None:
+    """Keep the image at which the log was cut, the newest, and some in between."""
+    cut_seq = await shard.execute(last_cut, None)
+    usable = [image for image in archive.images if image.seq >= cut_seq]
+    apart_ms = (usable[-1].time_ms - usable[0].time_ms) // IMAGES_KEPT if usable else 0
+    kept_ms: int | None = None
+    for image in archive.images[:-1]:
+        if image.seq < cut_seq or (kept_ms is not None and image.time_ms - kept_ms < apart_ms):
+            await asyncio.to_thread(archive.drop, image)
+        else:
+            kept_ms = image.time_ms

@@ -1,0 +1,179 @@
+"""Files of events and rows: what is put in comes out, on a disk and in a bucket, for us and for others."""
+
+from __future__ import annotations
+
+import duckdb
+import pytest
+from obstore.store import MemoryStore
+
+from silo.archive import archive as archive_module
+from silo.archive import files
+from silo.archive.archive import Archive
+from silo.archive.files import Image, Stretch, parse
+from silo.archive.folder import Folder, InBucket, OnDisk, folder_of
+from silo.errors import Corrupt, StoreFailed
+from silo.events import codec
+from silo.events.catalogue import ChainStarted, Event, JobEnqueued
+from silo.events.log import record_key
+from silo.storage.stores import StoreSpec
+from tests.builders import fact, stamped
+
+FORMAT = "rows of today"
+
+
+@pytest.fixture(params=["on a disk", "in a bucket"])
+def folder(request, tmp_path) -> Folder:
+    return (
+        OnDisk(tmp_path / "archive", fsync=True)
+        if request.param == "on a disk"
+        else InBucket(MemoryStore(), "p")
+    )
+
+
+@pytest.fixture(autouse=True)
+def _groups_are_small(monkeypatch):
+    monkeypatch.setattr(files, "ROWS_PER_GROUP", 4)
+    monkeypatch.setattr(archive_module, "BATCH_ROWS", 3)
+
+
+def some_events(first: int, last: int) -> list[Event]:
+    kinds = (JobEnqueued, ChainStarted)
+    return [
+        stamped(fact(kinds[seq % 2], job_id=f"j{seq}"), seq=seq, time_ms=1_000 + seq)
+        for seq in range(first, last + 1)
+    ]
+
+
+def an_archive(folder: Folder, *lasts: int) -> Archive:
+    archive, first = Archive(folder), 1
+    for last in lasts:
+        events = some_events(first, last)
+        archive.add_events(Stretch(first, last), [events[:2], events[2:]])
+        first = last + 1
+    return archive
+
+
+def seqs(archive: Archive, first: int, end: int) -> list[int]:
+    found = [(key, record) for page in archive.records(first, end) for key, record in page]
+    events = [codec.decode(int.from_bytes(key[1:], "big"), record)[0] for key, record in found]
+    assert events == some_events(events[0].seq, events[-1].seq) if events else True
+    assert [key for key, _ in found] == [record_key(event.seq) for event in events]
+    return [event.seq for event in events]
+
+
+def test_events_come_out_as_they_went_in(folder):
+    archive = an_archive(folder, 10, 13, 30)
+    assert (archive.last_seq, len(archive.stretches)) == (30, 3)
+    for first, end in ((1, 31), (1, 2), (10, 12), (11, 14), (5, 5), (29, 99), (31, 40), (3, 29)):
+        assert seqs(archive, first, end) == list(range(first, min(end, 31)))
+        columns = [row["seq"] for batch in archive.batches(first, end, ["type"]) for row in batch.to_pylist()]
+        assert columns == list(range(first, min(end, 31)))
+    assert archive.record(13)[0] == record_key(13)
+    assert archive.record(31) is None
+    again = Archive(folder)
+    again.look()
+    assert again.stretches == archive.stretches
+
+
+def test_rows_come_out_as_they_went_in_and_say_their_format(folder):
+    archive = an_archive(folder, 3)
+    rows = [(bytes((16, number)), bytes(number)) for number in range(11)]
+    archive.add_image(Image(3, 1_003), [rows[:5], rows[5:]], rows_format=FORMAT)
+    archive.add_image(Image(2, 1_002), [rows[:1]], rows_format="of old")
+    assert [image.seq for image in archive.images] == [2, 3]
+    assert [row for page in archive.rows(Image(3, 1_003)) for row in page] == rows
+    assert archive.count(Image(3, 1_003)) == 11
+    assert archive.image_before(9, rows_format=FORMAT) == Image(3, 1_003)
+    assert archive.image_before(2, rows_format=FORMAT) is None
+    assert archive.image_before(2, rows_format="of old") == Image(2, 1_002)
+    archive.drop(Image(3, 1_003))
+    archive.drop(Image(3, 1_003))
+    assert [image.seq for image in archive.images] == [2]
+
+
+def test_events_are_changed_and_files_without_any_are_left_alone(folder, monkeypatch):
+    archive = an_archive(folder, 6, 12)
+    assert seqs(archive, 1, 13)
+    put: list[str] = []
+    real = type(folder).put
+    monkeypatch.setattr(
+        type(folder), "put", lambda self, name, file: (put.append(name), real(self, name, file))[1]
+    )
+
+    def change(seq: int, record: bytes) -> Event | None:
+        [event] = codec.decode(seq, record)
+        if seq in (2, 4, 8):
+            event.job_id = "changed"
+            return event
+        return None
+
+    assert archive.rewrite(change, 7) == 2
+    assert put == [Stretch(1, 6).name]
+    found = [codec.decode(1, record)[0].job_id for page in archive.records(1, 13) for _, record in page]
+    assert [number for number, job_id in enumerate(found, start=1) if job_id == "changed"] == [2, 4]
+    columns = [row for batch in archive.batches(1, 13, ["job_id"]) for row in batch.to_pylist()]
+    assert [row["seq"] for row in columns if row["job_id"] == "changed"] == [2, 4]
+
+
+def test_what_a_broker_left_that_died_does_no_harm(folder):
+    archive = an_archive(folder, 5)
+    archive.add_events(Stretch(1, 3), [some_events(1, 3)])
+    archive.add_events(Stretch(6, 9), [some_events(6, 9)])
+    archive.add_events(Stretch(7, 8), [some_events(7, 8)])
+    assert archive.stretches == (Stretch(1, 5), Stretch(6, 9))
+    assert seqs(archive, 1, 99) == list(range(1, 10))
+
+
+def test_behind_a_gap_there_is_nothing(folder):
+    archive = an_archive(folder, 5)
+    archive.add_events(Stretch(8, 9), [some_events(8, 9)])
+    assert archive.last_seq == 5
+
+
+def test_other_files_are_left_alone():
+    assert parse(["events-1-2.parquet", "README", "rows-00000000000000000003-7.parquet.draft"]) == ([], [])
+
+
+def test_a_file_that_is_gone_or_damaged_is_named(tmp_path):
+    archive = an_archive(OnDisk(tmp_path, fsync=False), 5)
+    name = Stretch(1, 5).name
+    (tmp_path / name).write_bytes(b"no parquet")
+    with pytest.raises(Corrupt, match=f"archive file {name} cannot be read: "):
+        archive.record(1)
+    (tmp_path / name).unlink()
+    with pytest.raises(Corrupt, match=f"archive file {name} cannot be read: .*No such file"):
+        archive.record(1)
+
+
+def test_a_disk_that_fails_is_named_and_nothing_half_written_stays(tmp_path):
+    (tmp_path / "archive").write_text("a file where a directory should be")
+    with pytest.raises(StoreFailed, match=r"archive .*/archive/events-.*: "):
+        an_archive(OnDisk(tmp_path / "archive", fsync=False), 5)
+    with pytest.raises(StoreFailed, match="Not a directory"):
+        Archive(OnDisk(tmp_path / "archive", fsync=False)).look()
+
+
+def test_others_read_the_same_files(tmp_path):
+    an_archive(OnDisk(tmp_path, fsync=False), 10, 30)
+    told = duckdb.sql(
+        f"SELECT type, count(*), min(seq), max(time_ms) FROM '{tmp_path}/events-*.parquet' GROUP BY type ORDER BY type"
+    ).fetchall()
+    assert told == [("ChainStarted", 15, 1, 1_029), ("JobEnqueued", 15, 2, 1_030)]
+    [(data,)] = duckdb.sql(
+        f"SELECT json_extract_string(data, '$.spec[1]') FROM '{tmp_path}/events-*.parquet' WHERE seq = 2"
+    ).fetchall()
+    assert data == "group"
+
+
+def test_an_archive_is_beside_the_database(tmp_path):
+    folder = folder_of(StoreSpec(backend="fs", path=f"{tmp_path}/%shard%/db"), "one")
+    assert isinstance(folder, OnDisk)
+    (tmp_path / "one" / "db").mkdir(parents=True)
+    an_archive(folder, 2)
+    assert (tmp_path / "one" / "db" / "archive" / Stretch(1, 2).name).exists()
+    bucket = folder_of(
+        StoreSpec(backend="s3", path="s3://bucket/silo/%shard%", options={"region": "eu"}), "one"
+    )
+    assert isinstance(bucket, InBucket)
+    assert bucket._path == "silo/one/archive"
+    assert folder_of(StoreSpec.in_memory(), "one") is None

@@ -1,0 +1,347 @@
+"""The archive is made, the log is cut, and nobody who reads the log notices."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from silo.archive.archive import Archive
+from silo.archive.database import with_archive
+from silo.archive.folder import OnDisk
+from silo.broker import archiving
+from silo.broker.archiving import DAY_MS, Sealed, keep_archive
+from silo.broker.erasures import carry_out
+from silo.errors import Corrupt, StoreFailed
+from silo.events.catalogue import ERASED, JobEnqueued, LogCut
+from silo.events.log import LOG_END, LOG_PREFIX
+from silo.projections.jobs import JOBS
+from silo.shard import shard as shard_module
+from silo.shard.base import base_of
+from silo.shard.beside import Progress, rebuild_beside, verify_beside
+from silo.shard.cancel import cancel
+from silo.shard.disk import row_key
+from silo.shard.enqueue import enqueue
+from silo.shard.erase import erase, next_erasure
+from silo.shard.jobs import JobName
+from silo.shard.replay import remake, verify
+from silo.storage.memory import MemoryDatabase
+from silo.storage.stores import StoreSpec, open_database
+from tests.builders import a_job
+from tests.serving import Clock, Watched, run, serving
+from tests.shard.test_replay_equivalence import STEPS, World, quiet
+
+DAYS_KEPT = 2 * DAY_MS
+
+
+@pytest.fixture(autouse=True)
+def _waits_are_short(monkeypatch):
+    monkeypatch.setattr(shard_module, "REOPEN_AFTER_S", (0.0,))
+
+
+def archived(database, directory: Path):
+    """Opens a database with an archive; both outlive that."""
+
+    async def open_it():
+        return await with_archive(database, Archive(OnDisk(directory, fsync=False)))
+
+    return open_it
+
+
+async def some_jobs(shard, first: int, count: int = 10) -> None:
+    for number in range(first, first + count):
+        await shard.execute(enqueue, a_job(job_id=f"j{number}", payload=b"\xa6secret"))
+
+
+async def all_events(shard) -> list:
+    return [event async for events in shard.log.read(1) for event in events]
+
+
+async def records(database) -> int:
+    return sum([len(page) async for page in database.pages(LOG_PREFIX, LOG_END)])
+
+
+def test_what_is_old_leaves_the_log_and_can_be_read_all_the_same(tmp_path):
+    async def story():
+        memory, clock = MemoryDatabase(), Clock()
+        async with serving(archived(memory, tmp_path), clock=clock) as shard:
+            await some_jobs(shard, 0)
+            assert await keep_archive(shard, DAYS_KEPT) == Sealed(21, 21, 1)
+            clock.now_ms += DAYS_KEPT
+            await some_jobs(shard, 10)
+            before = await all_events(shard)
+            sealed = await keep_archive(shard, DAYS_KEPT)
+            assert (sealed.last_seq, sealed.image_seq) == (41, 41)
+            assert 21 <= sealed.live_seq <= 22
+            # A record a command; what is cut is the first 21 events, and the cut is an event.
+            assert await records(memory) <= 12
+
+            events = await all_events(shard)
+            assert events[:-1] == before
+            assert events[-1] == LogCut(upto_seq=21)
+            assert await verify_beside(shard, Progress()) is None
+            assert (await rebuild_beside(shard, [JOBS], Progress())).rows == 0
+            history = await shard.log.history(2)
+            assert [type(event) for event in history] == [JobEnqueued]
+
+        async with serving(archived(memory, tmp_path), clock=clock) as shard:
+            assert (await all_events(shard))[:-1] == before
+            await some_jobs(shard, 20)
+
+    run(story())
+
+
+def test_without_a_retention_nothing_leaves_the_log(tmp_path):
+    async def story():
+        clock = Clock()
+        async with serving(archived(MemoryDatabase(), tmp_path), clock=clock) as shard:
+            await some_jobs(shard, 0)
+            await keep_archive(shard, None)
+            clock.now_ms += 1_000 * DAY_MS
+            assert await keep_archive(shard, None) == Sealed(21, 21, 1)
+
+    run(story())
+
+
+def test_rows_that_the_log_does_not_give_are_no_image_and_cut_nothing(tmp_path):
+    async def story():
+        clock = Clock()
+        async with serving(archived(MemoryDatabase(), tmp_path), clock=clock) as shard:
+            await some_jobs(shard, 0)
+            await shard.checkpoint()
+            batch = shard.database.batch()
+            batch.delete(row_key(JOBS, ("acme", "j3")))
+            await shard.database.write(batch)
+            clock.now_ms += DAYS_KEPT
+            with pytest.raises(
+                Corrupt, match=r"no image is made, and the log not cut, .* jobs \('acme', 'j3'\)"
+            ):
+                await keep_archive(shard, 0)
+            assert shard.database.archive.images == ()
+            await rebuild_beside(shard, [JOBS], Progress())
+            assert (await keep_archive(shard, DAYS_KEPT)).image_seq == 21
+
+    run(story())
+
+
+def test_without_a_retention_images_are_thinned_too(tmp_path):
+    async def story():
+        clock = Clock()
+        async with serving(archived(MemoryDatabase(), tmp_path), clock=clock) as shard:
+            for day in range(60):
+                await some_jobs(shard, day, 1)
+                await keep_archive(shard, None)
+                clock.now_ms += DAY_MS
+            archive = shard.database.archive
+            assert archive.images[0].seq == 3
+            assert archive.images[-1].seq == shard.log.durable_seq
+            assert 5 <= len(archive.images) <= 8
+
+    run(story())
+
+
+def test_images_are_thinned_and_the_one_at_the_cut_stays(tmp_path):
+    async def story():
+        clock = Clock()
+        async with serving(archived(MemoryDatabase(), tmp_path), clock=clock) as shard:
+            for day in range(40):
+                await some_jobs(shard, day, 1)
+                await keep_archive(shard, 12 * DAY_MS)
+                clock.now_ms += DAY_MS
+            archive = shard.database.archive
+            images = [(clock.now_ms - image.time_ms) // DAY_MS for image in archive.images]
+            assert images[-1] == 1
+            assert 13 <= images[0] <= 16
+            assert len(images) <= 9
+            assert archive.images[0].seq >= shard.database.live_seq - 1
+            assert await verify_beside(shard, Progress()) is None
+
+    run(story())
+
+
+def test_rows_are_made_anew_in_place_from_an_image_when_the_log_was_cut(tmp_path):
+    async def story():
+        memory, clock = MemoryDatabase(), Clock()
+        open_it = archived(memory, tmp_path)
+        async with serving(open_it, clock=clock) as shard:
+            await some_jobs(shard, 0)
+            await keep_archive(shard, DAYS_KEPT)
+            clock.now_ms += DAYS_KEPT
+            await some_jobs(shard, 10)
+            await keep_archive(shard, DAYS_KEPT)
+        database = await open_it()
+        assert (await base_of(database, 1_000)).image.seq == 21
+        note = await remake(database)
+        assert note.seq == 42
+        assert await verify(database, MemoryDatabase(), base=await base_of(database, note.seq)) is None
+        # The archive has everything, so images are only a short cut.
+        for image in database.archive.images:
+            database.archive.drop(image)
+        assert await base_of(database, 1_000) is None
+        assert await verify(database, MemoryDatabase()) is None
+
+    run(story())
+
+
+def test_erasure_reaches_the_archive(tmp_path):
+    async def story():
+        memory, clock = MemoryDatabase(), Clock()
+        async with serving(archived(memory, tmp_path), clock=clock) as shard:
+            await some_jobs(shard, 0)
+            await keep_archive(shard, DAYS_KEPT)
+            clock.now_ms += DAYS_KEPT
+            await some_jobs(shard, 10, 2)
+            await keep_archive(shard, DAYS_KEPT)
+            for number in (3, 11):
+                await shard.execute(cancel, JobName("acme", f"j{number}"))
+                await shard.execute(erase, JobName("acme", f"j{number}"))
+            while (erasure := await shard.execute(next_erasure, None)) is not None:
+                await carry_out(shard, erasure)
+
+            erased = [
+                event.payload == ERASED for event in await all_events(shard) if isinstance(event, JobEnqueued)
+            ]
+            assert [number for number, is_erased in enumerate(erased) if is_erased] == [3, 11]
+            archive = shard.database.archive
+            columns = [
+                row for batch in archive.batches(1, 1_000, ["type", "data"]) for row in batch.to_pylist()
+            ]
+            kept = [row["data"] for row in columns if row["type"] == "JobEnqueued"]
+            assert [number for number, data in enumerate(kept) if "secret" not in data] == [3, 11]
+            assert archive.images == ()
+            assert await verify_beside(shard, Progress()) is None
+            assert (await keep_archive(shard, DAYS_KEPT, image=True)).image_seq > 0
+
+    run(story())
+
+
+@pytest.mark.parametrize("writes", range(1, 7))
+def test_a_crash_in_the_middle_loses_nothing_and_doubles_nothing(tmp_path, monkeypatch, writes):
+    monkeypatch.setattr("silo.archive.database.RECORDS_DELETED_AT_ONCE", 4)
+
+    async def story():
+        memory, clock = MemoryDatabase(), Clock()
+        async with serving(archived(memory, tmp_path), clock=clock) as shard:
+            await some_jobs(shard, 0)
+            await keep_archive(shard, DAYS_KEPT)
+            await some_jobs(shard, 10)
+            clock.now_ms += DAYS_KEPT
+            await shard.checkpoint()
+            before = await all_events(shard)
+        watched = Watched(memory)
+        watched.failures = [None] * (writes - 1) + [StoreFailed("no disk")]
+        async with serving(archived(watched, tmp_path), clock=clock) as shard:
+            try:
+                await keep_archive(shard, DAYS_KEPT)
+            except Exception:  # noqa: BLE001 - whatever a broken store makes of it
+                assert not watched.failures
+        watched.failures = []
+        async with serving(archived(memory, tmp_path), clock=clock) as shard:
+            sealed = await keep_archive(shard, DAYS_KEPT)
+            events = await all_events(shard)
+            assert events[: len(before)] == before
+            # All that there was is as old.
+            assert [event.upto_seq for event in events if isinstance(event, LogCut)] == [41]
+            assert sealed.live_seq == 42
+            assert await records(memory) == len(events) - 41
+            assert await verify_beside(shard, Progress()) is None
+
+    run(story())
+
+
+def test_the_same_on_slatedb(tmp_path):
+    async def story():
+        clock, spec = Clock(), StoreSpec(backend="fs", path=f"{tmp_path}/%shard%")
+
+        async def open_it():
+            return await with_archive(
+                await open_database(spec, "shard"), Archive(OnDisk(tmp_path / "a", fsync=True))
+            )
+
+        async with serving(open_it, clock=clock) as shard:
+            await some_jobs(shard, 0)
+            await keep_archive(shard, DAYS_KEPT)
+            clock.now_ms += DAYS_KEPT
+            await some_jobs(shard, 10)
+            before = await all_events(shard)
+            await keep_archive(shard, DAYS_KEPT)
+            assert shard.database.live_seq > 1
+        async with serving(open_it, clock=clock) as shard:
+            assert shard.database.live_seq > 1
+            assert (await all_events(shard))[:-1] == before
+            assert await verify_beside(shard, Progress()) is None
+
+    run(story())
+
+
+ARCHIVING = st.tuples(st.just("archive"), st.booleans(), st.sampled_from([0, 0, 20_000, None]))
+
+
+class ArchivingWorld(World):
+    """The same, and now and then everything is archived."""
+
+    async def step(self, kind: str, *about) -> None:
+        if kind == "archive":
+            image, retention_ms = about
+            await keep_archive(self.shard, retention_ms, image=image)
+        else:
+            await super().step(kind, *about)
+
+
+async def live_through(steps, directory: Path) -> None:
+    world = ArchivingWorld(archived(MemoryDatabase(), directory))
+    await world.open()
+    try:
+        for step in steps:
+            await world.step(*step)
+            await world.check_step()
+        await world.check()
+        await world.step("reopen")
+        await world.check()
+        events = await all_events(world.shard)
+        assert [event.seq for event in events] == list(range(1, len(events) + 1))
+        await world.shard.checkpoint()
+        live = await world.shard.database.snapshot()
+        last = events[-1].seq
+        # From the image at the cut, if there is one, and from the first event.
+        assert await verify(live, MemoryDatabase(), base=await base_of(live, last)) is None
+        assert await verify(live, MemoryDatabase()) is None
+        live.release()
+    finally:
+        await world.shard.close()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=quiet)
+@given(st.lists(st.one_of(STEPS, STEPS, ARCHIVING), min_size=20, max_size=60))
+def test_whatever_is_archived_and_cut_rows_follow_from_what_is_left_and_from_all_of_it(steps):
+    with tempfile.TemporaryDirectory() as directory:
+        run(live_through(steps, Path(directory)))
+
+
+def test_it_is_done_when_it_is_due(tmp_path, monkeypatch):
+    monkeypatch.setattr(archiving, "EVENTS_WORTH_AN_IMAGE", 10)
+
+    async def story():
+        clock = Clock(10 * DAY_MS)
+        async with serving(archived(MemoryDatabase(), tmp_path), clock=clock) as shard:
+            archive = shard.database.archive
+            await some_jobs(shard, 0, 3)
+            assert not archiving._is_due(shard, archive)
+            await some_jobs(shard, 3)
+            assert archiving._is_due(shard, archive)
+            await keep_archive(shard, DAYS_KEPT)
+            await some_jobs(shard, 13)
+            assert not archiving._is_due(shard, archive)
+            clock.now_ms += DAY_MS
+            assert archiving._is_due(shard, archive)
+            await keep_archive(shard, DAYS_KEPT)
+            clock.now_ms += DAY_MS
+            assert not archiving._is_due(shard, archive)
+            monkeypatch.setattr(archiving, "EVENTS_PER_FILE", 5)
+            await some_jobs(shard, 23, 3)
+            assert archiving._is_due(shard, archive)
+
+    run(story())
