@@ -106,7 +106,9 @@ def _by_status(snapshot: ShardSnapshot, tenant: str | None, statuses: Sequence[J
     changed, together = snapshot.changed[JOBS], READ_FIRST
     for each in _tenants(snapshot, tenant):
         for status in statuses:
-            for page in snapshot.keys(JOBS_BY_STATUS, (each, int(status))):
+            # The newest first: jobs leave a status in about the order in which they came, and what a tree has deleted it
+            # walks through until its files are merged.
+            for page in snapshot.keys_backward(JOBS_BY_STATUS, (each, int(status))):
                 names = [(entry[0], entry[3]) for entry in page if (entry[0], entry[3]) not in changed]
                 while names:
                     # Few at first: a page of a list wants no more, and rows that lie apart cost a read each.

@@ -86,6 +86,14 @@ class ShardSnapshot:
         for raw in self._raw_pages(index, prefix):
             yield [key_of(key) for key, _ in raw]
 
+    def keys_backward(self, index: Table[Any], prefix: Key) -> Iterator[list[Key]]:
+        """The same, the last one first."""
+        first = row_key(index, prefix)
+        end = keys.prefix_end(first)
+        while raw := self.wait(self.disk.scan(first, end, limit=ROWS_A_PAGE, reverse=True)):
+            yield [key_of(key) for key, _ in raw]
+            end = raw[-1][0]
+
     def found(self, table: Table[Any], wanted: Sequence[Key]) -> dict[Key, Any]:
         """The rows under these keys, of those that there are."""
         changed = self.changed.get(table, {})
