@@ -19,7 +19,7 @@ import attrs
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from silo.archive.files import FORMAT, Image, Stretch, parse, write_events, write_rows
+from silo.archive.files import FORMAT, Image, Stretch, parse, rows_of, write_events
 from silo.archive.folder import Folder
 from silo.errors import Corrupt
 from silo.events import codec
@@ -48,7 +48,7 @@ class Archive:
 
     def __init__(self, folder: Folder) -> None:
         self.lock = asyncio.Lock()
-        self._folder = folder
+        self.folder = folder
         self._groups: OrderedDict[tuple[Stretch, int], _Group] = OrderedDict()
         self._guard = threading.Lock()
         self.stretches: tuple[Stretch, ...] = ()
@@ -58,7 +58,7 @@ class Archive:
 
     def look(self) -> None:
         """See which files there are."""
-        stretches, images = parse(self._folder.names())
+        stretches, images = parse(self.folder.names())
         self.stretches, self.images = tuple(_one_after_the_other(stretches)), tuple(images)
 
     @property
@@ -114,8 +114,7 @@ class Archive:
 
     def rows(self, image: Image) -> Iterator[list[tuple[bytes, bytes]]]:
         """All rows of an image, in the order of their keys."""
-        for batch in self._open(image.name).iter_batches(BATCH_ROWS):
-            yield list(zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True))
+        return rows_of(self._open(image.name))
 
     def count(self, image: Image) -> int:
         """How many rows an image has."""
@@ -145,7 +144,7 @@ class Archive:
 
     def _open(self, name: str) -> pq.ParquetFile:
         try:
-            return pq.ParquetFile(self._folder.open(name))
+            return pq.ParquetFile(self.folder.open(name))
         except (OSError, pa.ArrowInvalid) as error:
             raise Corrupt(f"archive file {name} cannot be read: {error}") from error
 
@@ -155,20 +154,16 @@ class Archive:
         """Take in the events that come next; there is nothing of them before this returns."""
         with _draft() as file:
             write_events(Path(file.name), events)
-            self._folder.put(stretch.name, Path(file.name))
+            self.folder.put(stretch.name, Path(file.name))
         self.look()
 
-    def add_image(
-        self, image: Image, rows: Iterable[Sequence[tuple[bytes, bytes]]], *, rows_format: str
-    ) -> None:
-        """Take in an image."""
-        with _draft() as file:
-            write_rows(Path(file.name), rows, rows_format=rows_format)
-            self._folder.put(image.name, Path(file.name))
+    def add_image(self, image: Image, file: Path) -> None:
+        """Take in a file of rows."""
+        self.folder.put(image.name, file)
         self.look()
 
     def drop(self, image: Image) -> None:
-        self._folder.delete(image.name)
+        self.folder.delete(image.name)
         self.look()
 
     def rewrite(self, change: Change, before: int) -> int:

@@ -40,6 +40,8 @@ EVENTS_SCHEMA = pa.schema(
     ]
 )
 
+ROWS_AT_ONCE = 8_192
+
 ROWS_SCHEMA = pa.schema(
     [pa.field("key", pa.binary(), nullable=False), pa.field("value", pa.binary(), nullable=False)]
 )
@@ -104,6 +106,16 @@ def write_rows(file: Path, rows: Iterable[Sequence[tuple[bytes, bytes]]], *, row
     ) as writer:
         for lot in _lots(rows):
             writer.write_table(_table(schema, lot))
+
+
+def read_rows(file: Path) -> Iterator[list[tuple[bytes, bytes]]]:
+    """What `write_rows` wrote."""
+    return rows_of(pq.ParquetFile(file))
+
+
+def rows_of(file: pq.ParquetFile) -> Iterator[list[tuple[bytes, bytes]]]:
+    for batch in file.iter_batches(ROWS_AT_ONCE):
+        yield list(zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True))
 
 
 def _lots(pages: Iterable[Sequence[Any]]) -> Iterator[list[Any]]:

@@ -10,8 +10,9 @@ import io
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 import obstore
 from obstore.exceptions import BaseError
@@ -30,6 +31,10 @@ FILES_KEPT = 2
 
 class Folder(Protocol):
     """Files that appear as a whole or not at all.  Every method raises StoreFailed."""
+
+    def described(self) -> dict[str, Any]:
+        """For another process, which makes the same folder of it by `folder_from`."""
+        ...
 
     def names(self) -> list[str]: ...
 
@@ -55,7 +60,19 @@ def folder_of(spec: StoreSpec, shard: str) -> Folder | None:
     if not template.is_remote:
         return OnDisk(Path(os.path.abspath(template.common), own, ARCHIVE), fsync=spec.fsync)
     path = f"{template.common}{own}/{ARCHIVE}".strip("/")
-    return InBucket(object_store(f"{template.bucket.rstrip('/')}/{path}", spec.options, "[database]"), path)
+    return bucket(f"{template.bucket.rstrip('/')}/{path}", spec.options)
+
+
+def folder_from(described: Mapping[str, Any]) -> Folder:
+    """The folder that described itself so."""
+    if "url" in described:
+        return bucket(described["url"], described["options"])
+    return OnDisk(Path(described["directory"]), fsync=described["fsync"])
+
+
+def bucket(url: str, options: Mapping[str, str]) -> InBucket:
+    """The folder at a URL.  Raises ConfigError."""
+    return InBucket(object_store(url, options, "[database]"), url, options)
 
 
 class OnDisk:
@@ -64,6 +81,9 @@ class OnDisk:
     def __init__(self, directory: Path, *, fsync: bool) -> None:
         self._directory = directory
         self._fsync = fsync
+
+    def described(self) -> dict[str, Any]:
+        return {"directory": str(self._directory), "fsync": self._fsync}
 
     def names(self) -> list[str]:
         try:
@@ -114,11 +134,15 @@ class OnDisk:
 class InBucket:
     """Objects under a prefix."""
 
-    def __init__(self, store: ObjectStore, path: str) -> None:
+    def __init__(self, store: ObjectStore, url: str, options: Mapping[str, str]) -> None:
         self._store = store
-        self._path = path
+        self._url = url
+        self._options = options
         self._read: OrderedDict[str, bytes] = OrderedDict()
         self._guard = threading.Lock()
+
+    def described(self) -> dict[str, Any]:
+        return {"url": self._url, "options": dict(self._options)}
 
     def names(self) -> list[str]:
         try:
@@ -163,7 +187,7 @@ class InBucket:
             raise self._failed(name, error) from error
 
     def _failed(self, name: str, error: Exception) -> StoreFailed:
-        return StoreFailed(f"archive {self._path}/{name}: {first_line(error)}")
+        return StoreFailed(f"archive {self._url}/{name}: {first_line(error)}")
 
 
 def _failed(path: Path, error: OSError) -> StoreFailed:

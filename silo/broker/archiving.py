@@ -16,11 +16,12 @@ import attrs
 
 from silo.archive.archive import Archive
 from silo.archive.database import ArchivedDatabase
+from silo.broker.image_maker import in_child
 from silo.errors import Corrupt, SiloError
 from silo.shard.beside import Progress
 from silo.shard.checkpoint import read_note
 from silo.shard.cut import cut_log, last_cut
-from silo.shard.seal import EVENTS_PER_FILE, seal_events, seal_rows
+from silo.shard.seal import EVENTS_PER_FILE, Make, seal_events, seal_rows
 from silo.shard.shard import Shard
 
 logger = logging.getLogger(__name__)
@@ -78,13 +79,19 @@ def _is_due(shard: Shard, archive: Archive) -> bool:
 
 
 async def keep_archive(
-    shard: Shard, retention_ms: int | None, *, progress: Progress | None = None, image: bool | None = None
+    shard: Shard,
+    retention_ms: int | None,
+    *,
+    progress: Progress | None = None,
+    image: bool | None = None,
+    make: Make = in_child,
 ) -> Sealed:
     """Seal, cut and thin once.
 
     Args:
         retention_ms: how long events stay in the log at least; None: for ever.
         image: whether an image is made; None: if the last one is a day old.
+        make: what makes it.
 
     Raises:
         Corrupt: the rows are not those that the log gives, or a file cannot be read; the log is not cut.
@@ -103,7 +110,7 @@ async def keep_archive(
             if image is None:
                 image = newest is None or shard.now_ms() - newest.time_ms >= DAY_MS
             if image and (newest is None or newest.seq < note.seq):
-                difference = await seal_rows(archive, snapshot, progress or Progress())
+                difference = await seal_rows(archive, snapshot, progress or Progress(), make=make)
                 if difference is not None:
                     raise Corrupt(
                         "no image is made, and the log not cut, as the rows are not those that the log gives: "

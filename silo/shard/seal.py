@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
-from itertools import chain
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from itertools import chain, zip_longest
+from pathlib import Path
 
 from silo.archive.archive import Archive
-from silo.archive.files import Image, Stretch
+from silo.archive.database import ArchivedReader
+from silo.archive.files import Image, Stretch, read_rows, write_rows
 from silo.errors import Corrupt
 from silo.events import codec
 from silo.events.catalogue import Event
 from silo.events.log import LOG_PREFIX, first_seq_of, record_key
 from silo.projections.fold import ROWS_FORMAT, TABLES
 from silo.shard.base import newest_base
-from silo.shard.beside import Progress, verified
+from silo.shard.beside import Progress, scratch
 from silo.shard.checkpoint import read_note
-from silo.shard.disk import read_table
-from silo.shard.elsewhere import Bridge, Home, elsewhere
-from silo.shard.replay import Difference
+from silo.shard.disk import key_of, read_table
+from silo.shard.elsewhere import Home
+from silo.shard.replay import Difference, rebuild
 from silo.storage.database import Reader, Row
+from silo.storage.memory import MemoryDatabase
 
 EVENTS_PER_FILE = 1_000_000
 RECORDS_PER_PAGE = 16
+
+Make = Callable[[Archive, Image, Path, Progress], Awaitable[None]]
+"""Makes the file of an image from what the archive has: `make_rows`, here or in another process."""
 
 
 async def seal_events(
@@ -55,40 +62,49 @@ def _events(pages: Iterator[list[Row]], stretch: Stretch) -> Iterator[list[Event
         raise Corrupt(f"event {expected} is missing from the log")
 
 
-async def seal_rows(archive: Archive, snapshot: Reader, progress: Progress) -> Difference | None:
-    """Make an image of the rows, if they are those that the log gives.
-
-    They are made anew from the newest image, or from the first event, and compared; then the file is compared with them.
+async def seal_rows(
+    archive: Archive, snapshot: Reader, progress: Progress, *, make: Make
+) -> Difference | None:
+    """Make an image of the rows, from the archive alone, and take it in if the stored rows are the same.
 
     Returns:
         The first difference, in which case there is no image.
     """
-    home, note = Home(), await read_note(snapshot)
+    note = await read_note(snapshot)
     progress.total = note.seq
-    base = await newest_base(archive, note.seq)
-    difference = await elsewhere(verified(Bridge(home, snapshot), base, progress))
-    if difference is None:
-        image = Image(note.seq, note.time_ms)
-        rows = home.pulled(_all_rows(snapshot))
-        await asyncio.to_thread(archive.add_image, image, rows, rows_format=ROWS_FORMAT)
-        rows = home.pulled(_all_rows(snapshot))
-        await asyncio.to_thread(_require_same, archive, image, rows)
+    image = Image(note.seq, note.time_ms)
+    with tempfile.NamedTemporaryFile(prefix="silo-image-", suffix=".parquet") as file:
+        await make(archive, image, Path(file.name), progress)
+        stored = Home().pulled(_all_rows(snapshot))
+        difference = await asyncio.to_thread(_first_difference, Path(file.name), stored)
+        if difference is None:
+            await asyncio.to_thread(archive.add_image, image, Path(file.name))
     return difference
 
 
+async def make_rows(archive: Archive, image: Image, file: Path, progress: Progress) -> None:
+    """Make the file of an image: from the newest image before, or from the first event."""
+    base = await newest_base(archive, image.seq)
+    log = ArchivedReader(MemoryDatabase(), archive, image.seq + 1)
+    async with scratch() as database:
+        await rebuild(log, database, base=base, upto=image.seq, progress=progress)
+        rows = Home().pulled(_all_rows(database))
+        await asyncio.to_thread(write_rows, file, rows, rows_format=ROWS_FORMAT)
+
+
 async def _all_rows(reader: Reader) -> AsyncIterator[list[Row]]:
+    """In the order of the keys."""
     for table in sorted(TABLES, key=lambda table: table.tag):
         async for page in read_table(reader, table):
             yield page
 
 
-def _require_same(archive: Archive, image: Image, rows: Iterator[Sequence[Row]]) -> None:
-    """Raise Corrupt if the file does not have these rows."""
-    written = chain.from_iterable(archive.rows(image))
-    for row in chain.from_iterable(rows):
-        if next(written, None) != row:
-            archive.drop(image)
-            raise Corrupt(f"archive file {image.name} does not have the rows that were written")
-    if next(written, None) is not None:
-        archive.drop(image)
-        raise Corrupt(f"archive file {image.name} has more rows than were written")
+def _first_difference(file: Path, stored: Iterator[list[Row]]) -> Difference | None:
+    for made, found in zip_longest(chain.from_iterable(read_rows(file)), chain.from_iterable(stored)):
+        if made != found:
+            key = min(row[0] for row in (made, found) if row is not None)
+            expected = made[1] if made is not None and made[0] == key else None
+            value = found[1] if found is not None and found[0] == key else None
+            table = next(table for table in TABLES if table.tag == key[0])
+            return Difference(table.name, key_of(key), expected, value)
+    return None

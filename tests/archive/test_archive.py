@@ -9,7 +9,7 @@ from obstore.store import MemoryStore
 from silo.archive import archive as archive_module
 from silo.archive import files
 from silo.archive.archive import Archive
-from silo.archive.files import Image, Stretch, parse
+from silo.archive.files import Image, Stretch, parse, write_rows
 from silo.archive.folder import Folder, InBucket, OnDisk, folder_of
 from silo.errors import Corrupt, StoreFailed
 from silo.events import codec
@@ -26,7 +26,7 @@ def folder(request, tmp_path) -> Folder:
     return (
         OnDisk(tmp_path / "archive", fsync=True)
         if request.param == "on a disk"
-        else InBucket(MemoryStore(), "p")
+        else InBucket(MemoryStore(), "memory:///p", {})
     )
 
 
@@ -34,6 +34,7 @@ def folder(request, tmp_path) -> Folder:
 def _groups_are_small(monkeypatch):
     monkeypatch.setattr(files, "ROWS_PER_GROUP", 4)
     monkeypatch.setattr(archive_module, "BATCH_ROWS", 3)
+    monkeypatch.setattr(files, "ROWS_AT_ONCE", 3)
 
 
 def some_events(first: int, last: int) -> list[Event]:
@@ -75,11 +76,13 @@ def test_events_come_out_as_they_went_in(folder):
     assert again.stretches == archive.stretches
 
 
-def test_rows_come_out_as_they_went_in_and_say_their_format(folder):
+def test_rows_come_out_as_they_went_in_and_say_their_format(folder, tmp_path):
     archive = an_archive(folder, 3)
     rows = [(bytes((16, number)), bytes(number)) for number in range(11)]
-    archive.add_image(Image(3, 1_003), [rows[:5], rows[5:]], rows_format=FORMAT)
-    archive.add_image(Image(2, 1_002), [rows[:1]], rows_format="of old")
+    write_rows(tmp_path / "new", [rows[:5], rows[5:]], rows_format=FORMAT)
+    archive.add_image(Image(3, 1_003), tmp_path / "new")
+    write_rows(tmp_path / "old", [rows[:1]], rows_format="of old")
+    archive.add_image(Image(2, 1_002), tmp_path / "old")
     assert [image.seq for image in archive.images] == [2, 3]
     assert [row for page in archive.rows(Image(3, 1_003)) for row in page] == rows
     assert archive.count(Image(3, 1_003)) == 11
@@ -175,5 +178,5 @@ def test_an_archive_is_beside_the_database(tmp_path):
         StoreSpec(backend="s3", path="s3://bucket/silo/%shard%", options={"region": "eu"}), "one"
     )
     assert isinstance(bucket, InBucket)
-    assert bucket._path == "silo/one/archive"
+    assert bucket.described() == {"url": "s3://bucket/silo/one/archive", "options": {"region": "eu"}}
     assert folder_of(StoreSpec.in_memory(), "one") is None

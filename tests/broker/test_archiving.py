@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from silo.archive.archive import Archive
 from silo.archive.database import with_archive
 from silo.archive.folder import OnDisk
 from silo.broker import archiving
-from silo.broker.archiving import DAY_MS, Sealed, keep_archive
+from silo.broker.archiving import DAY_MS, Sealed
+from silo.broker.archiving import keep_archive as keep_archive_by_a_child
 from silo.broker.erasures import carry_out
 from silo.errors import Corrupt, StoreFailed
 from silo.events.catalogue import ERASED, JobEnqueued, LogCut
@@ -28,6 +30,7 @@ from silo.shard.enqueue import enqueue
 from silo.shard.erase import erase, next_erasure
 from silo.shard.jobs import JobName
 from silo.shard.replay import remake, verify
+from silo.shard.seal import make_rows
 from silo.storage.memory import MemoryDatabase
 from silo.storage.stores import StoreSpec, open_database
 from tests.builders import a_job
@@ -35,6 +38,9 @@ from tests.serving import Clock, Watched, run, serving
 from tests.shard.test_replay_equivalence import STEPS, World, quiet
 
 DAYS_KEPT = 2 * DAY_MS
+
+keep_archive = functools.partial(keep_archive_by_a_child, make=make_rows)
+"""In this process, as there are many."""
 
 
 @pytest.fixture(autouse=True)
@@ -252,6 +258,22 @@ def test_a_crash_in_the_middle_loses_nothing_and_doubles_nothing(tmp_path, monke
     run(story())
 
 
+def test_a_maker_that_fails_says_why_and_makes_nothing(tmp_path):
+    async def story():
+        async with serving(archived(MemoryDatabase(), tmp_path), clock=Clock()) as shard:
+            await some_jobs(shard, 0)
+            await keep_archive(shard, None, image=False)
+            archive = shard.database.archive
+            (tmp_path / archive.stretches[0].name).write_bytes(b"no parquet")
+            with pytest.raises(
+                StoreFailed, match=r"the image of event 21 could not be made: .*cannot be read"
+            ):
+                await keep_archive_by_a_child(shard, None, image=True)
+            assert archive.images == ()
+
+    run(story())
+
+
 def test_the_same_on_slatedb(tmp_path):
     async def story():
         clock, spec = Clock(), StoreSpec(backend="fs", path=f"{tmp_path}/%shard%")
@@ -267,7 +289,8 @@ def test_the_same_on_slatedb(tmp_path):
             clock.now_ms += DAYS_KEPT
             await some_jobs(shard, 10)
             before = await all_events(shard)
-            await keep_archive(shard, DAYS_KEPT)
+            progress = Progress()
+            await keep_archive_by_a_child(shard, DAYS_KEPT, progress=progress)
             assert shard.database.live_seq > 1
         async with serving(open_it, clock=clock) as shard:
             assert shard.database.live_seq > 1
