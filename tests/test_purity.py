@@ -71,7 +71,7 @@ LOWER = {
     "events": {"domain", "ratelimit", "storage"},
     "projections": {"domain", "events", "ratelimit"},
     "shard": {"domain", "events", "projections", "ratelimit", "storage", "archive"},
-    "archive": {"domain", "events", "storage"},
+    "archive": {"domain", "events", "projections", "storage"},
     "broker": {"domain", "archive", "events", "projections", "shard"},
     "what_if": {"domain", "events", "projections", "shard"},
 }

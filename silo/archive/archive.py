@@ -53,12 +53,15 @@ class Archive:
         self._guard = threading.Lock()
         self.stretches: tuple[Stretch, ...] = ()
         self.images: tuple[Image, ...] = ()
+        self._with_jobs: tuple[Image, ...] = ()
 
     # --- what there is ---------------------------------------------------------------------------------------------------
 
     def look(self) -> None:
         """See which files there are."""
-        stretches, images = parse(self.folder.names())
+        names = self.folder.names()
+        stretches, images = parse(names)
+        self._with_jobs = tuple(image for image in images if image.name_of_jobs in names)
         self.stretches, self.images = tuple(_one_after_the_other(stretches)), tuple(images)
 
     @property
@@ -75,6 +78,10 @@ class Archive:
         """The newest image in this format that stands for no later event."""
         usable = [image for image in self.images if image.seq <= seq]
         return next((image for image in reversed(usable) if self.format_of(image) == rows_format), None)
+
+    def newest_with_jobs(self, seq: int) -> Image | None:
+        """The newest image that has its jobs by columns and stands for no later event."""
+        return next((image for image in reversed(self._with_jobs) if image.seq <= seq), None)
 
     def format_of(self, image: Image) -> str:
         """The format of its rows."""
@@ -115,6 +122,10 @@ class Archive:
     def rows(self, image: Image) -> Iterator[list[tuple[bytes, bytes]]]:
         """All rows of an image, in the order of their keys."""
         return rows_of(self._open(image.name))
+
+    def jobs(self, image: Image, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The jobs of an image, by some columns."""
+        yield from self._open(image.name_of_jobs).iter_batches(BATCH_ROWS, columns=list(columns))
 
     def count(self, image: Image) -> int:
         """How many rows an image has."""
@@ -157,13 +168,16 @@ class Archive:
             self.folder.put(stretch.name, Path(file.name))
         self.look()
 
-    def add_image(self, image: Image, file: Path) -> None:
-        """Take in a file of rows."""
-        self.folder.put(image.name, file)
+    def add_image(self, image: Image, rows: Path, jobs: Path | None = None) -> None:
+        """Take in the files of an image; it is there when that of the rows is."""
+        if jobs is not None:
+            self.folder.put(image.name_of_jobs, jobs)
+        self.folder.put(image.name, rows)
         self.look()
 
     def drop(self, image: Image) -> None:
         self.folder.delete(image.name)
+        self.folder.delete(image.name_of_jobs)
         self.look()
 
     def rewrite(self, change: Change, before: int) -> int:

@@ -1,7 +1,8 @@
-"""The two kinds of files, Parquet with zstd: events, and rows as they stood after an event.
+"""The kinds of files, Parquet with zstd: events, and rows as they stood after an event.
 
 events-<first>-<last>.parquet     a row for each event, in order: what SQL shows of it, and its record in the log
 rows-<seq>-<time>.parquet         a row for each row of the shard, in the order of the keys: key and value
+jobs-<seq>-<time>.parquet         the jobs among them by columns, see job_columns.py
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ import attrs
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from silo.archive import job_columns
 from silo.events import codec
 from silo.events.catalogue import Event
 from silo.events.shown import values
+from silo.projections.jobs import JobRow
+from silo.projections.view import Key
 
 ROWS_PER_GROUP = 50_000
 """Whoever looks for one event reads so many."""
@@ -75,6 +79,10 @@ class Image:
     def name(self) -> str:
         return f"rows-{self.seq:020}-{self.time_ms}.parquet"
 
+    @property
+    def name_of_jobs(self) -> str:
+        return f"jobs-{self.seq:020}-{self.time_ms}.parquet"
+
 
 def parse(names: Iterable[str]) -> tuple[list[Stretch], list[Image]]:
     """What there is, in order.  Other files are nobody's business."""
@@ -106,6 +114,13 @@ def write_rows(file: Path, rows: Iterable[Sequence[tuple[bytes, bytes]]], *, row
     ) as writer:
         for lot in _lots(rows):
             writer.write_table(_table(schema, lot))
+
+
+def write_jobs(file: Path, jobs: Iterable[Sequence[tuple[Key, JobRow]]]) -> None:
+    """Write jobs by their columns."""
+    with pq.ParquetWriter(file, job_columns.SCHEMA, compression="zstd") as writer:
+        for lot in _lots(jobs):
+            writer.write_table(_table(job_columns.SCHEMA, job_columns.rows_of_jobs(lot)))
 
 
 def read_rows(file: Path) -> Iterator[list[tuple[bytes, bytes]]]:

@@ -1,4 +1,4 @@
-"""Makes the file of an image in a process of its own, so that nobody who is served waits for it.
+"""Makes the files of an image in a process of its own, so that nobody who is served waits for it.
 
 It reads nothing but the archive.  The broker tells it on standard input what to make, and hears on standard output how far
 it is.
@@ -18,19 +18,19 @@ from silo.archive.files import Image
 from silo.archive.folder import folder_from
 from silo.errors import StoreFailed
 from silo.shard.beside import Progress
-from silo.shard.seal import make_rows
+from silo.shard.seal import make_image
 
 NICENESS = 10
 TELL_EVERY = 10_000
 
 
-async def in_child(archive: Archive, image: Image, file: Path, progress: Progress) -> None:
-    """`make_rows` in a process of its own, which ends with this call.  Raises StoreFailed if it fails."""
+async def in_child(archive: Archive, image: Image, directory: Path, progress: Progress) -> None:
+    """`make_image` in a process of its own, which ends with this call.  Raises StoreFailed if it fails."""
     wanted = {
         "folder": archive.folder.described(),
         "seq": image.seq,
         "time_ms": image.time_ms,
-        "file": str(file),
+        "directory": str(directory),
     }
     child = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -67,7 +67,9 @@ def main() -> None:
     archive = Archive(folder_from(wanted["folder"]))
     archive.look()
     progress = _Told()
-    asyncio.run(make_rows(archive, Image(wanted["seq"], wanted["time_ms"]), Path(wanted["file"]), progress))
+    asyncio.run(
+        make_image(archive, Image(wanted["seq"], wanted["time_ms"]), Path(wanted["directory"]), progress)
+    )
     sys.stdout.flush()
     # SlateDB and obstore have threads that go on, and may call into an interpreter that is ending.
     os._exit(0)

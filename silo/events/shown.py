@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
 import msgpack
 
+from silo.domain.limits import ConcurrencyLimit, FloatingLimit, Limit
 from silo.events.catalogue import Event
 from silo.events.packing import packer
 
@@ -62,3 +64,18 @@ def _shown(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_shown(each) for each in value]
     return value
+
+
+def limits_as_json(limits: Sequence[Limit]) -> str:
+    return json.dumps([_limit(limit) for limit in limits], ensure_ascii=False, separators=(",", ":"))
+
+
+def _limit(limit: Limit) -> dict[str, str]:
+    match limit:
+        case ConcurrencyLimit():
+            kind, key, value = "Concurrency", limit.key, str(limit.max_concurrency)
+        case FloatingLimit():
+            kind, key, value = "Floating Concurrency", limit.key, str(limit.default_max_concurrency)
+        case _:
+            kind, key, value = "Rate", limit.unique_key, f"{limit.limit} per {limit.duration_ms}ms"
+    return {"limit_type": kind, "key": key, "value": value}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import pyarrow as pa
+
 from silo.domain.jobs import JobStatus
-from silo.domain.limits import ConcurrencyLimit, FloatingLimit, Limit
-from silo.events.shown import as_json
+from silo.domain.limits import ConcurrencyLimit, FloatingLimit
+from silo.events.shown import as_json, limits_as_json
 from silo.projections.attempt import AttemptRow
 from silo.projections.attempts import ATTEMPTS
 from silo.projections.counters import COUNTS, WHOLE_SHARD
@@ -24,6 +25,7 @@ from silo.projections.jobs import (
 from silo.projections.payloads import PAYLOADS
 from silo.projections.refreshes import REFRESHES
 from silo.projections.view import Key
+from silo.query.jobs_of_image import JobsOfImage, jobs_of_image
 from silo.query.plan import Wanted
 from silo.query.snapshot import ShardSnapshot
 
@@ -34,6 +36,9 @@ Lists = Iterator[list[tuple[Any, ...]]]
 READ_FIRST = 64
 READ_TOGETHER = 256
 """So many jobs are read at first, and at most, for what an index names."""
+
+READ_ALONE_MAX = 50_000
+"""More jobs than that are sought by a walk through all."""
 
 PENDING = (JobStatus.SCHEDULED,)
 AT_WORK = (JobStatus.SCHEDULED, JobStatus.RUNNING)
@@ -137,6 +142,34 @@ def job_rows(snapshot: ShardSnapshot, wanted: Wanted, columns: Columns) -> Lists
         yield [_job(snapshot, name, job, payloads, columns) for name, job in page]
 
 
+def jobs_in_columns(
+    snapshot: ShardSnapshot, wanted: Wanted, columns: Columns
+) -> tuple[Iterator[pa.RecordBatch], Lists] | None:
+    """All jobs, mostly by columns; None if an index answers, or there is no image that could."""
+    if (
+        "id" in wanted.equal
+        or wanted.metadata is not None
+        or wanted.statuses is not None
+        or "payload" in columns
+    ):
+        return None
+    found = jobs_of_image(snapshot)
+    if found is None:
+        return None
+    return found.batches(snapshot, columns), _touched_rows(snapshot, found, columns)
+
+
+def _touched_rows(snapshot: ShardSnapshot, found: JobsOfImage, columns: Columns) -> Lists:
+    names = list(found.touched)
+    if len(names) < READ_ALONE_MAX:
+        for at in range(0, len(names), READ_TOGETHER):
+            jobs = snapshot.found(JOBS, names[at : at + READ_TOGETHER])
+            yield [_job(snapshot, name, job, {}, columns) for name, job in jobs.items()]
+    else:
+        for page in snapshot.rows(JOBS, only=found.touched):
+            yield [_job(snapshot, name, job, {}, columns) for name, job in page]
+
+
 def _job(
     snapshot: ShardSnapshot, name: Key, job: JobRow, payloads: dict[Key, bytes], columns: Columns
 ) -> tuple[Any, ...]:
@@ -169,21 +202,6 @@ def status_kind(job: JobRow, now_ms: int) -> str:
 def _long_payloads(snapshot: ShardSnapshot, page: list[tuple[Key, JobRow]]) -> dict[Key, bytes]:
     wanted: list[Key] = [(job.payload_seq,) for _, job in page if job.payload_seq]
     return snapshot.found(PAYLOADS, wanted) if wanted else {}
-
-
-def limits_as_json(limits: Sequence[Limit]) -> str:
-    return json.dumps([_limit(limit) for limit in limits], ensure_ascii=False, separators=(",", ":"))
-
-
-def _limit(limit: Limit) -> dict[str, str]:
-    match limit:
-        case ConcurrencyLimit():
-            kind, key, value = "Concurrency", limit.key, str(limit.max_concurrency)
-        case FloatingLimit():
-            kind, key, value = "Floating Concurrency", limit.key, str(limit.default_max_concurrency)
-        case _:
-            kind, key, value = "Rate", limit.unique_key, f"{limit.limit} per {limit.duration_ms}ms"
-    return {"limit_type": kind, "key": key, "value": value}
 
 
 def task_rows(snapshot: ShardSnapshot, wanted: Wanted, _: Columns) -> Lists:

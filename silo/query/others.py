@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
+from silo.archive.archive import Archive
 from silo.domain.jobs import JobStatus
 from silo.events.shown import values
 from silo.projections.concurrency import QUEUES
@@ -13,7 +14,7 @@ from silo.projections.counters import COUNTS, WHOLE_SHARD
 from silo.projections.leases import LEASES
 from silo.query.jobs import Columns, Lists
 from silo.query.plan import Wanted
-from silo.query.snapshot import ShardSnapshot, Stopped
+from silo.query.snapshot import ShardSnapshot
 from silo.query.tables import EVENTS
 
 SEQ_MAX = (1 << 63) - 1
@@ -66,17 +67,24 @@ def lease_rows(snapshot: ShardSnapshot, _: Wanted, __: Columns) -> Lists:
         ]
 
 
-def archived_events(snapshot: ShardSnapshot, wanted: Wanted, columns: Columns) -> Iterator[pa.RecordBatch]:
-    """The part of the log that the archive has, by these columns."""
+def events_in_columns(
+    snapshot: ShardSnapshot, wanted: Wanted, columns: Columns
+) -> tuple[Iterator[pa.RecordBatch], Lists] | None:
+    """The log, by columns as far as the archive has it."""
     if snapshot.archive is None:
-        return
+        return None
+    return _archived(snapshot, snapshot.archive, wanted, columns), event_rows(snapshot, wanted, columns)
+
+
+def _archived(
+    snapshot: ShardSnapshot, archive: Archive, wanted: Wanted, columns: Columns
+) -> Iterator[pa.RecordBatch]:
     first, last = _asked_for(wanted)
     end = min(last, snapshot.archived_seq) + 1
     # Without a column a batch would have no rows.
     names = [name for name in EVENTS.names if name in columns] or ["seq"]
-    for batch in snapshot.archive.batches(first, end, [name for name in names if name != "shard_id"]):
-        if snapshot.is_stopped:
-            raise Stopped
+    for batch in archive.batches(first, end, [name for name in names if name != "shard_id"]):
+        snapshot.go_on()
         arrays = [
             pa.repeat(snapshot.shard_id, batch.num_rows) if name == "shard_id" else batch.column(name)
             for name in names

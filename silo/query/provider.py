@@ -28,7 +28,10 @@ from silo.query.plan import NOTHING_SAID, Wanted
 from silo.query.snapshot import ShardSnapshot
 
 Lists = Callable[[ShardSnapshot, Wanted, frozenset[str]], Iterator[list[tuple[Any, ...]]]]
-Batches = Callable[[ShardSnapshot, Wanted, frozenset[str]], Iterator[pa.RecordBatch]]
+InColumns = Callable[
+    [ShardSnapshot, Wanted, frozenset[str]],
+    tuple[Iterator[pa.RecordBatch], Iterator[list[tuple[Any, ...]]]] | None,
+]
 
 
 def by_tenant(wanted: Wanted) -> str:
@@ -44,13 +47,14 @@ class Source:
         lists: makes them.
         needs: the tables of the shard that are read for it.
         strategy: says which index answers, for EXPLAIN.
-        batches: makes those that are stored in columns, with the columns that are needed at least.
+        in_columns: gives those that are stored in columns, in batches that have the needed ones at least, and the rest as
+            lists; or None, if it is better to make them all.
     """
 
     lists: Lists
     needs: tuple[Table[Any], ...]
     strategy: Callable[[Wanted], str] = by_tenant
-    batches: Batches | None = None
+    in_columns: InColumns | None = None
 
 
 def _by_seq(wanted: Wanted) -> str:
@@ -62,14 +66,14 @@ def _by_seq(wanted: Wanted) -> str:
 
 
 SOURCES: dict[str, Source] = {
-    "jobs": Source(jobs.job_rows, (JOBS, COUNTS, PAYLOADS), jobs.strategy),
+    "jobs": Source(jobs.job_rows, (JOBS, COUNTS, PAYLOADS), jobs.strategy, jobs.jobs_in_columns),
     "tasks": Source(jobs.task_rows, (JOBS, COUNTS, REFRESHES)),
     "queues": Source(jobs.queue_rows, (JOBS, COUNTS)),
     "tenant_counts": Source(others.tenant_count_rows, (COUNTS,)),
     "queue_counts": Source(others.queue_count_rows, (QUEUES,)),
     "attempts": Source(jobs.attempt_rows, (ATTEMPTS, JOBS, PAYLOADS)),
     "leases": Source(others.lease_rows, (LEASES,)),
-    "events": Source(others.event_rows, (), _by_seq, others.archived_events),
+    "events": Source(others.event_rows, (), _by_seq, others.events_in_columns),
 }
 
 
@@ -153,9 +157,11 @@ class Scan:
     def _batches(
         self, source: Source, snapshot: ShardSnapshot, needed: frozenset[str]
     ) -> Iterator[pa.RecordBatch]:
-        if source.batches is not None:
-            yield from source.batches(snapshot, self._table.wanted, needed)
-        for rows in source.lists(snapshot, self._table.wanted, needed):
+        wanted = self._table.wanted
+        found = source.in_columns(snapshot, wanted, needed) if source.in_columns is not None else None
+        batches, lists = found or ((), source.lists(snapshot, wanted, needed))
+        yield from batches
+        for rows in lists:
             if rows:
                 yield _batch(self._table.schema, rows, needed)
 

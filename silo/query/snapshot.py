@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, TypeVar
 
 import attrs
@@ -15,6 +16,7 @@ import attrs
 from silo.archive.archive import Archive
 from silo.archive.database import ArchivedSnapshot
 from silo.events.catalogue import Event
+from silo.events.log import LOG_END, LOG_PREFIX, first_seq_of, record_key
 from silo.events.log import read as read_log
 from silo.projections.view import Key, Table
 from silo.shard.disk import decoded, key_of, read_rows, row_key
@@ -25,6 +27,7 @@ from silo.storage.database import Snapshot
 T = TypeVar("T")
 
 ROWS_A_PAGE = 500
+RECORDS_A_PAGE = 16
 TRIES_MAX = 100
 
 
@@ -74,12 +77,23 @@ class ShardSnapshot:
             raise Stopped
         return asyncio.run_coroutine_threadsafe(work, self.loop).result()
 
-    def rows(self, table: Table[Any], prefix: Key = ()) -> Iterator[list[tuple[Key, Any]]]:
-        """The rows of a table whose keys begin like this, in pages and in no order."""
+    def rows(
+        self, table: Table[Any], prefix: Key = (), *, only: AbstractSet[Key] | None = None
+    ) -> Iterator[list[tuple[Key, Any]]]:
+        """The rows of a table whose keys begin like this (and are among these), in pages and in no order."""
         changed = self.changed.get(table, {})
-        for page in self._pages(table, prefix):
-            yield [(key, row) for key, row in page if key not in changed]
-        yield [(key, row) for key, row in changed.items() if row is not None and key[: len(prefix)] == prefix]
+        for raw in self._raw_pages(table, prefix):
+            page = [(key_of(key), value) for key, value in raw]
+            yield [
+                (key, decoded(table, key, value))
+                for key, value in page
+                if key not in changed and (only is None or key in only)
+            ]
+        yield [
+            (key, row)
+            for key, row in changed.items()
+            if row is not None and key[: len(prefix)] == prefix and (only is None or key in only)
+        ]
 
     def keys(self, index: Table[Any], prefix: Key = ()) -> Iterator[list[Key]]:
         """The entries of an index that is only on disk, in order: what is in memory may say otherwise of their rows."""
@@ -103,11 +117,6 @@ class ShardSnapshot:
             rows.update(self.wait(read_rows(self.disk, table, rest)))
         return {key: row for key, row in rows.items() if row is not None}
 
-    def _pages(self, table: Table[Any], prefix: Key) -> Iterator[list[tuple[Key, Any]]]:
-        for raw in self._raw_pages(table, prefix):
-            page = [(key_of(key), value) for key, value in raw]
-            yield [(key, decoded(table, key, value)) for key, value in page]
-
     def _raw_pages(self, table: Table[Any], prefix: Key) -> Iterator[list[tuple[bytes, bytes]]]:
         first = row_key(table, prefix)
         yield from self.pull(self.disk.pages(first, keys.prefix_end(first), rows=ROWS_A_PAGE))
@@ -115,6 +124,18 @@ class ShardSnapshot:
     def events(self, start: int, end: int) -> Iterator[list[Event]]:
         """The events from `start` up to before `end`, as far as they are known."""
         yield from self.pull(read_log(self.disk, max(start, 1), end=min(end, self.seq + 1)))
+
+    def records(self, start: int) -> Iterator[list[tuple[int, bytes]]]:
+        """The records of the log, from the one that holds this event on, by the numbers of their first events."""
+        if start <= self.seq:
+            held = self.wait(self.disk.scan(LOG_PREFIX, record_key(start + 1), limit=1, reverse=True))
+            for page in self.pull(self.disk.pages(held[0][0], LOG_END, rows=RECORDS_A_PAGE)):
+                yield [(first_seq_of(key), record) for key, record in page]
+
+    def go_on(self) -> None:
+        """Raise Stopped if nobody wants the rest."""
+        if self.is_stopped:
+            raise Stopped
 
     def pull(self, pages: AsyncIterator[T]) -> Iterator[T]:
         """What an asynchronous iterator of the loop gives."""

@@ -10,12 +10,14 @@ from pathlib import Path
 
 from silo.archive.archive import Archive
 from silo.archive.database import ArchivedReader
-from silo.archive.files import Image, Stretch, read_rows, write_rows
+from silo.archive.files import Image, Stretch, read_rows, write_jobs, write_rows
 from silo.errors import Corrupt
 from silo.events import codec
 from silo.events.catalogue import Event
 from silo.events.log import LOG_PREFIX, first_seq_of, record_key
 from silo.projections.fold import ROWS_FORMAT, TABLES
+from silo.projections.jobs import JOBS, JobRow
+from silo.projections.view import Key
 from silo.shard.base import newest_base
 from silo.shard.beside import Progress, scratch
 from silo.shard.checkpoint import read_note
@@ -29,7 +31,9 @@ EVENTS_PER_FILE = 1_000_000
 RECORDS_PER_PAGE = 16
 
 Make = Callable[[Archive, Image, Path, Progress], Awaitable[None]]
-"""Makes the file of an image from what the archive has: `make_rows`, here or in another process."""
+"""Makes the files of an image, in a directory, from what the archive has: `make_image`, here or in another process."""
+
+ROWS, JOBS_FILE = "rows.parquet", "jobs.parquet"
 
 
 async def seal_events(
@@ -73,23 +77,31 @@ async def seal_rows(
     note = await read_note(snapshot)
     progress.total = note.seq
     image = Image(note.seq, note.time_ms)
-    with tempfile.NamedTemporaryFile(prefix="silo-image-", suffix=".parquet") as file:
-        await make(archive, image, Path(file.name), progress)
+    with tempfile.TemporaryDirectory(prefix="silo-image-") as name:
+        directory = Path(name)
+        await make(archive, image, directory, progress)
         stored = Home().pulled(_all_rows(snapshot))
-        difference = await asyncio.to_thread(_first_difference, Path(file.name), stored)
+        difference = await asyncio.to_thread(_first_difference, directory / ROWS, stored)
         if difference is None:
-            await asyncio.to_thread(archive.add_image, image, Path(file.name))
+            await asyncio.to_thread(archive.add_image, image, directory / ROWS, directory / JOBS_FILE)
     return difference
 
 
-async def make_rows(archive: Archive, image: Image, file: Path, progress: Progress) -> None:
-    """Make the file of an image: from the newest image before, or from the first event."""
+async def make_image(archive: Archive, image: Image, directory: Path, progress: Progress) -> None:
+    """Make the files of an image: from the newest image before, or from the first event."""
     base = await newest_base(archive, image.seq)
     log = ArchivedReader(MemoryDatabase(), archive, image.seq + 1)
     async with scratch() as database:
         await rebuild(log, database, base=base, upto=image.seq, progress=progress)
-        rows = Home().pulled(_all_rows(database))
-        await asyncio.to_thread(write_rows, file, rows, rows_format=ROWS_FORMAT)
+        home = Home()
+        rows, jobs = home.pulled(_all_rows(database)), home.pulled(_jobs(database))
+        await asyncio.to_thread(write_rows, directory / ROWS, rows, rows_format=ROWS_FORMAT)
+        await asyncio.to_thread(write_jobs, directory / JOBS_FILE, jobs)
+
+
+async def _jobs(reader: Reader) -> AsyncIterator[list[tuple[Key, JobRow]]]:
+    async for page in read_table(reader, JOBS):
+        yield [(key_of(key), JOBS.decode(value)) for key, value in page]
 
 
 async def _all_rows(reader: Reader) -> AsyncIterator[list[Row]]:

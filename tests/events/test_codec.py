@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from silo.errors import Corrupt
-from silo.events.catalogue import EVENTS, AttemptFailed, Event, JobEnqueued, ShardCreated
-from silo.events.codec import decode, encode
+from silo.events.catalogue import EVENTS, AttemptFailed, Event, JobEnqueued, JobEvent, ShardCreated
+from silo.events.codec import decode, encode, job_names
 from silo.events.packing import from_bytes, to_bytes
 from tests.builders import NOW, fact, stamped
 from tests.events.strategies import events_of, logs
@@ -35,6 +35,20 @@ def test_every_type_of_fact_comes_back_as_itself(kind):
             assert type(getattr(decoded, field.name)) is type(getattr(event, field.name))
 
     comes_back()
+
+
+@given(logs())
+def test_the_jobs_of_a_record_are_told_without_decoding_it(events):
+    about = [(event.seq, event.tenant, event.job_id) for event in events if isinstance(event, JobEvent)]
+
+    assert list(job_names(events[0].seq, encode(events))) == about
+
+
+def test_the_jobs_of_a_record_of_an_older_version_are_told_too():
+    record = to_bytes([[NOW, "ann", "Method", [[JobEnqueued.TAG, 99, 0, "x"]]]])
+
+    with pytest.raises(Corrupt, match="event 5 cannot be decoded"):
+        list(job_names(5, record))
 
 
 @given(logs())

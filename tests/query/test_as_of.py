@@ -19,7 +19,7 @@ from silo.query.statement import plan
 from silo.shard.checkpoint import Note
 from silo.shard.replay import replay
 from silo.shard.rows import Rows
-from silo.shard.seal import make_rows
+from silo.shard.seal import make_image
 from silo.storage.memory import MemoryDatabase
 from silo.storage.stores import StoreSpec
 from tests.builders import NOW
@@ -97,7 +97,7 @@ def test_a_moment_is_told_from_an_image_and_what_came_after_it(tmp_path):
                 clock.now_ms += chance.randrange(3_000)
                 await live(shard, [step], chance)
                 if number % 20 == 0:
-                    await keep_archive(shard, None, image=True, make=make_rows)
+                    await keep_archive(shard, None, image=True, make=make_image)
             newest = shard.log.next_seq - 1
             assert len(shard.database.archive.images) > 1
             moments = [Moment(seq=chance.randrange(newest + 1)) for _ in range(20)]
@@ -108,7 +108,7 @@ def test_a_moment_is_told_from_an_image_and_what_came_after_it(tmp_path):
             assert [await answered(shard, sql) for sql in asked] == from_images
 
             # Cut, too: nothing is missing.
-            await keep_archive(shard, None, image=True, make=make_rows)
+            await keep_archive(shard, None, image=True, make=make_image)
             clock.now_ms += 1
             await keep_archive(shard, 0, image=False)
             assert shard.database.live_seq > 1
@@ -146,7 +146,7 @@ def test_events_are_one_table_over_archive_and_log(tmp_path):
             await live(shard, history[70:], chance)
             both = [await answered(shard, sql) for sql in asked]
             assert len(both[0]) == shard.log.next_seq - 1
-            await keep_archive(shard, None, image=True, make=make_rows)
+            await keep_archive(shard, None, image=True, make=make_image)
             clock.now_ms += 1
             await keep_archive(shard, 0, image=False)
             assert shard.database.live_seq > 3
