@@ -19,7 +19,7 @@ import attrs
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from silo.archive.files import FORMAT, Image, Stretch, parse, rows_of, write_events
+from silo.archive.files import FORMAT, Image, Stretch, opened, parse, rows_of, write_events
 from silo.archive.folder import Folder
 from silo.errors import Corrupt
 from silo.events import codec
@@ -31,7 +31,7 @@ Record = tuple[bytes, bytes]
 
 Change = Callable[[int, bytes], Event | None]
 
-GROUPS_KEPT = 4
+GROUPS_KEPT = 2
 BATCH_ROWS = 32_768
 
 
@@ -112,7 +112,7 @@ class Archive:
         for stretch in self._of(first, end):
             file = self._open(stretch.name)
             groups = [number for number in range(file.num_row_groups) if _overlaps(file, number, first, end)]
-            for batch in file.iter_batches(BATCH_ROWS, row_groups=groups, columns=names):
+            for batch in file.iter_batches(BATCH_ROWS, row_groups=groups, columns=names, use_threads=False):
                 # They have no gaps.
                 begin = max(first - batch.column(0)[0].as_py(), 0)
                 stop = min(end - batch.column(0)[0].as_py(), batch.num_rows)
@@ -125,7 +125,9 @@ class Archive:
 
     def jobs(self, image: Image, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """The jobs of an image, by some columns."""
-        yield from self._open(image.name_of_jobs).iter_batches(BATCH_ROWS, columns=list(columns))
+        yield from self._open(image.name_of_jobs).iter_batches(
+            BATCH_ROWS, columns=list(columns), use_threads=False
+        )
 
     def count(self, image: Image) -> int:
         """How many rows an image has."""
@@ -145,7 +147,7 @@ class Archive:
             if (stretch, number) in self._groups:
                 self._groups.move_to_end((stretch, number))
                 return self._groups[stretch, number]
-        table = self._open(stretch.name).read_row_group(number, columns=["seq", "record"])
+        table = self._open(stretch.name).read_row_group(number, columns=["seq", "record"], use_threads=False)
         group = _Group(table.column(0).to_pylist(), table.column(1).to_pylist())
         with self._guard:
             self._groups[stretch, number] = group
@@ -155,7 +157,7 @@ class Archive:
 
     def _open(self, name: str) -> pq.ParquetFile:
         try:
-            return pq.ParquetFile(self.folder.open(name))
+            return opened(self.folder.open(name))
         except (OSError, pa.ArrowInvalid) as error:
             raise Corrupt(f"archive file {name} cannot be read: {error}") from error
 

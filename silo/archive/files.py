@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import attrs
 import pyarrow as pa
@@ -25,6 +26,9 @@ from silo.projections.view import Key
 
 ROWS_PER_GROUP = 50_000
 """Whoever looks for one event reads so many."""
+
+BYTES_PER_GROUP = 16 << 20
+"""Or fewer, if their records or values come to this, as a row group is in memory as a whole."""
 
 EVENTS_SCHEMA = pa.schema(
     [
@@ -99,10 +103,9 @@ def write_events(file: Path, events: Iterable[Sequence[Event]]) -> None:
     """Write events that follow each other."""
     sorting = [pq.SortingColumn(0)]
     with pq.ParquetWriter(file, EVENTS_SCHEMA, compression="zstd", sorting_columns=sorting) as writer:
-        for lot in _lots(events):
-            writer.write_table(
-                _table(EVENTS_SCHEMA, [(*values(event), codec.encode((event,))) for event in lot])
-            )
+        told = ((*values(event), codec.encode((event,))) for page in events for event in page)
+        for lot in _lots(told):
+            writer.write_table(_table(EVENTS_SCHEMA, lot))
 
 
 def write_rows(file: Path, rows: Iterable[Sequence[tuple[bytes, bytes]]], *, rows_format: str) -> None:
@@ -112,35 +115,41 @@ def write_rows(file: Path, rows: Iterable[Sequence[tuple[bytes, bytes]]], *, row
     with pq.ParquetWriter(
         file, schema, compression="zstd", use_dictionary=False, sorting_columns=sorting
     ) as writer:
-        for lot in _lots(rows):
+        for lot in _lots(chain.from_iterable(rows)):
             writer.write_table(_table(schema, lot))
 
 
 def write_jobs(file: Path, jobs: Iterable[Sequence[tuple[Key, JobRow]]]) -> None:
     """Write jobs by their columns."""
     with pq.ParquetWriter(file, job_columns.SCHEMA, compression="zstd") as writer:
-        for lot in _lots(jobs):
-            writer.write_table(_table(job_columns.SCHEMA, job_columns.rows_of_jobs(lot)))
+        for lot in _lots(job_columns.row(key, job) for page in jobs for key, job in page):
+            writer.write_table(_table(job_columns.SCHEMA, lot))
 
 
 def read_rows(file: Path) -> Iterator[list[tuple[bytes, bytes]]]:
     """What `write_rows` wrote."""
-    return rows_of(pq.ParquetFile(file))
+    return rows_of(opened(file))
+
+
+def opened(source: Path | IO[bytes]) -> pq.ParquetFile:
+    """A file to be read a row group at a time; otherwise much of it would be fetched ahead, into memory."""
+    return pq.ParquetFile(source, pre_buffer=False)
 
 
 def rows_of(file: pq.ParquetFile) -> Iterator[list[tuple[bytes, bytes]]]:
-    for batch in file.iter_batches(ROWS_AT_ONCE):
+    for batch in file.iter_batches(ROWS_AT_ONCE, use_threads=False):
         yield list(zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True))
 
 
-def _lots(pages: Iterable[Sequence[Any]]) -> Iterator[list[Any]]:
-    """As many as make a row group."""
-    lot: list[Any] = []
-    for page in pages:
-        lot += page
-        while len(lot) >= ROWS_PER_GROUP:
-            yield lot[:ROWS_PER_GROUP]
-            del lot[:ROWS_PER_GROUP]
+def _lots(rows: Iterable[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
+    """As many as make a row group.  The last part of a row is the one that may be large."""
+    lot, size = list[tuple[Any, ...]](), 0
+    for row in rows:
+        lot.append(row)
+        size += len(row[-1])
+        if len(lot) >= ROWS_PER_GROUP or size >= BYTES_PER_GROUP:
+            yield lot
+            lot, size = [], 0
     if lot:
         yield lot
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
 import pyarrow as pa
 
 from silo.domain.jobs import JobStatus
@@ -31,12 +29,8 @@ SCHEMA = pa.schema(
 Waiting from `starts_ms` on, or always if that is null."""
 
 
-def rows_of_jobs(jobs: Iterable[tuple[Key, JobRow]]) -> Sequence[tuple[object, ...]]:
-    """The rows of the file for these jobs."""
-    return [_row(key, job) for key, job in jobs]
-
-
-def _row(key: Key, job: JobRow) -> tuple[object, ...]:
+def row(key: Key, job: JobRow) -> tuple[object, ...]:
+    """A job by these columns."""
     spec, is_scheduled = job.spec, job.status is JobStatus.SCHEDULED
     chain = job.chain if is_scheduled else None
     return (

@@ -76,6 +76,14 @@ def test_events_come_out_as_they_went_in(folder):
     assert again.stretches == archive.stretches
 
 
+def test_large_events_are_grouped_by_their_size(folder, monkeypatch):
+    monkeypatch.setattr(files, "BYTES_PER_GROUP", 150)
+    archive = an_archive(folder, 8)
+    file = archive._open(Stretch(1, 8).name)
+    assert 3 <= file.num_row_groups <= 8
+    assert seqs(archive, 1, 9) == list(range(1, 9))
+
+
 def test_rows_come_out_as_they_went_in_and_say_their_format(folder, tmp_path):
     archive = an_archive(folder, 3)
     rows = [(bytes((16, number)), bytes(number)) for number in range(11)]
