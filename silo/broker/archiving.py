@@ -16,6 +16,7 @@ import attrs
 
 from silo.archive.archive import Archive
 from silo.archive.database import ArchivedDatabase
+from silo.archive.files import Image
 from silo.broker.image_maker import in_child
 from silo.errors import Corrupt, SiloError
 from silo.shard.beside import Progress
@@ -61,7 +62,7 @@ async def run_archive(shard: Shard, retention_ms: int | None, turn: asyncio.Lock
             database = shard.database
             if not isinstance(database, ArchivedDatabase):
                 return
-            if _is_due(shard, database.archive):
+            if await is_due(shard, database.archive):
                 async with turn:
                     await keep_archive(shard, retention_ms)
         except SiloError as error:
@@ -70,12 +71,25 @@ async def run_archive(shard: Shard, retention_ms: int | None, turn: asyncio.Lock
         await asyncio.sleep(LOOK_EVERY_S)
 
 
-def _is_due(shard: Shard, archive: Archive) -> bool:
+async def is_due(shard: Shard, archive: Archive) -> bool:
+    """Whether there is something to be sealed."""
     if shard.log.durable_seq - archive.last_seq >= EVENTS_PER_FILE:
         return True
-    newest = archive.images[-1] if archive.images else None
-    since_seq, since_ms = (newest.seq, newest.time_ms) if newest is not None else (0, 0)
-    return shard.log.durable_seq - since_seq >= EVENTS_WORTH_AN_IMAGE and shard.now_ms() - since_ms >= DAY_MS
+    return await _image_is_due(shard, archive)
+
+
+async def _image_is_due(shard: Shard, archive: Archive) -> bool:
+    """A day after the last one; the first, a day after the shard was made."""
+    newest = archive.images[-1] if archive.images else Image(0, await _made_ms(shard))
+    enough = shard.log.durable_seq - newest.seq >= EVENTS_WORTH_AN_IMAGE
+    return enough and shard.now_ms() - newest.time_ms >= DAY_MS
+
+
+async def _made_ms(shard: Shard) -> int:
+    """When the shard was made."""
+    async for events in shard.log.read(1, end=2):
+        return events[0].time_ms
+    return shard.now_ms()
 
 
 async def keep_archive(
@@ -90,7 +104,7 @@ async def keep_archive(
 
     Args:
         retention_ms: how long events stay in the log at least; None: for ever.
-        image: whether an image is made; None: if the last one is a day old.
+        image: whether an image is made; None: if it is due.
         make: what makes it.
 
     Raises:
@@ -106,10 +120,10 @@ async def keep_archive(
         try:
             note = await read_note(snapshot)
             await seal_events(archive, snapshot, note.seq)
-            newest = archive.images[-1] if archive.images else None
+            image_seq = archive.images[-1].seq if archive.images else 0
             if image is None:
-                image = newest is None or shard.now_ms() - newest.time_ms >= DAY_MS
-            if image and (newest is None or newest.seq < note.seq):
+                image = await _image_is_due(shard, archive)
+            if image and image_seq < note.seq:
                 difference = await seal_rows(archive, snapshot, progress or Progress(), make=make)
                 if difference is not None:
                     raise Corrupt(

@@ -39,7 +39,7 @@ from tests.shard.test_replay_equivalence import STEPS, World, quiet
 
 DAYS_KEPT = 2 * DAY_MS
 
-keep_archive = functools.partial(keep_archive_by_a_child, make=make_image)
+keep_archive = functools.partial(keep_archive_by_a_child, make=make_image, image=True)
 """In this process, as there are many."""
 
 
@@ -290,7 +290,7 @@ def test_the_same_on_slatedb(tmp_path):
             await some_jobs(shard, 10)
             before = await all_events(shard)
             progress = Progress()
-            await keep_archive_by_a_child(shard, DAYS_KEPT, progress=progress)
+            await keep_archive_by_a_child(shard, DAYS_KEPT, progress=progress, image=True)
             assert shard.database.live_seq > 1
         async with serving(open_it, clock=clock) as shard:
             assert shard.database.live_seq > 1
@@ -348,23 +348,28 @@ def test_it_is_done_when_it_is_due(tmp_path, monkeypatch):
     monkeypatch.setattr(archiving, "EVENTS_WORTH_AN_IMAGE", 10)
 
     async def story():
-        clock = Clock(10 * DAY_MS)
+        clock = Clock()
         async with serving(archived(MemoryDatabase(), tmp_path), clock=clock) as shard:
             archive = shard.database.archive
             await some_jobs(shard, 0, 3)
-            assert not archiving._is_due(shard, archive)
+            clock.now_ms += DAY_MS - 1
             await some_jobs(shard, 3)
-            assert archiving._is_due(shard, archive)
-            await keep_archive(shard, DAYS_KEPT)
+            assert not await archiving.is_due(shard, archive)
+            clock.now_ms += 1
+            assert await archiving.is_due(shard, archive)
+            assert (await keep_archive(shard, None, image=None)).image_seq > 0
             await some_jobs(shard, 13)
-            assert not archiving._is_due(shard, archive)
+            assert not await archiving.is_due(shard, archive)
             clock.now_ms += DAY_MS
-            assert archiving._is_due(shard, archive)
-            await keep_archive(shard, DAYS_KEPT)
+            assert await archiving.is_due(shard, archive)
+            await keep_archive(shard, None, image=None)
             clock.now_ms += DAY_MS
-            assert not archiving._is_due(shard, archive)
+            assert not await archiving.is_due(shard, archive)
             monkeypatch.setattr(archiving, "EVENTS_PER_FILE", 5)
             await some_jobs(shard, 23, 3)
-            assert archiving._is_due(shard, archive)
+            assert await archiving.is_due(shard, archive)
+            images = archive.images
+            assert (await keep_archive(shard, None, image=None)).last_seq == shard.log.durable_seq
+            assert archive.images == images
 
     run(story())
