@@ -24,15 +24,16 @@ from silo.archive.folder import Folder
 from silo.errors import Corrupt
 from silo.events import codec
 from silo.events.catalogue import Event
-from silo.events.log import first_seq_of, record_key
+from silo.events.log import record_key
 
 Record = tuple[bytes, bytes]
-"""A key and a value of the log, with one event in it."""
+"""A key and a value of the log."""
 
 Change = Callable[[int, bytes], Event | None]
 
 GROUPS_KEPT = 2
 BATCH_ROWS = 32_768
+EVENTS_PER_RECORD = 200
 
 
 @attrs.frozen
@@ -91,19 +92,26 @@ class Archive:
     # --- reading ---------------------------------------------------------------------------------------------------------
 
     def records(self, first: int, end: int) -> Iterator[list[Record]]:
-        """The records of the events from `first` up to before `end`, as far as they are here."""
+        """The events from `first` up to before `end`, as far as they are here, many to a record."""
+        for seqs, records in self._slices(first, end):
+            yield [
+                (record_key(seqs[at]), codec.joined(records[at : at + EVENTS_PER_RECORD]))
+                for at in range(0, len(seqs), EVENTS_PER_RECORD)
+            ]
+
+    def _slices(self, first: int, end: int) -> Iterator[tuple[Sequence[int], Sequence[bytes]]]:
+        """The numbers of these events, and a record for each."""
         for stretch in self._of(first, end):
             for number in range(self._open(stretch.name).num_row_groups):
                 group = self._group(stretch, number)
                 begin, stop = bisect_left(group.seqs, first), bisect_left(group.seqs, end)
                 if begin < stop:
-                    pairs = zip(group.seqs[begin:stop], group.records[begin:stop], strict=True)
-                    yield [(record_key(seq), record) for seq, record in pairs]
+                    yield group.seqs[begin:stop], group.records[begin:stop]
 
     def record(self, seq: int) -> Record | None:
-        """The record of one event, if it is here."""
-        for page in self.records(seq, seq + 1):
-            return page[0]
+        """One event, if it is here."""
+        for _, records in self._slices(seq, seq + 1):
+            return record_key(seq), records[0]
         return None
 
     def batches(self, first: int, end: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -164,10 +172,17 @@ class Archive:
     # --- writing ---------------------------------------------------------------------------------------------------------
 
     def add_events(self, stretch: Stretch, events: Iterable[Sequence[Event]]) -> None:
-        """Take in the events that come next; there is nothing of them before this returns."""
-        with _draft() as file:
-            write_events(Path(file.name), events)
-            self.folder.put(stretch.name, Path(file.name))
+        """Take in the events that come next, or come in the place of those that were there."""
+        with tempfile.TemporaryDirectory(prefix="silo-events-") as name:
+            file = Path(name, stretch.name)
+            write_events(file, events)
+            self.add_stretch(stretch, file)
+
+    def add_stretch(self, stretch: Stretch, file: Path) -> None:
+        """Take in a file of events."""
+        self.folder.put(stretch.name, file)
+        with self._guard:
+            self._groups.clear()
         self.look()
 
     def add_image(self, image: Image, rows: Path, jobs: Path | None = None) -> None:
@@ -199,26 +214,26 @@ class Archive:
         return changed
 
     def _rewrite(self, stretch: Stretch, change: Change, before: int) -> int:
-        changed: dict[int, Event] = {}
-        for page in self.records(stretch.first, min(before, stretch.last + 1)):
-            for key, record in page:
-                seq = first_seq_of(key)
-                if (event := change(seq, record)) is not None:
-                    changed[seq] = event
+        if not any(
+            change(seq, record) is not None
+            for seqs, records in self._slices(stretch.first, min(before, stretch.last + 1))
+            for seq, record in zip(seqs, records, strict=True)
+        ):
+            return 0
+        changed = 0
 
         def events() -> Iterator[list[Event]]:
-            for page in self.records(stretch.first, stretch.last + 1):
-                numbered = [(first_seq_of(key), record) for key, record in page]
-                yield [
-                    changed[seq] if seq in changed else codec.decode(seq, record)[0]
-                    for seq, record in numbered
-                ]
+            nonlocal changed
+            for seqs, records in self._slices(stretch.first, stretch.last + 1):
+                told = []
+                for seq, record in zip(seqs, records, strict=True):
+                    new = change(seq, record) if seq < before else None
+                    changed += new is not None
+                    told.append(new if new is not None else codec.decode(seq, record)[0])
+                yield told
 
-        if changed:
-            self.add_events(stretch, events())
-            with self._guard:
-                self._groups.clear()
-        return len(changed)
+        self.add_events(stretch, events())
+        return changed
 
 
 def _one_after_the_other(stretches: Sequence[Stretch]) -> Iterator[Stretch]:
@@ -233,7 +248,3 @@ def _one_after_the_other(stretches: Sequence[Stretch]) -> Iterator[Stretch]:
 def _overlaps(file: pq.ParquetFile, number: int, first: int, end: int) -> bool:
     found = file.metadata.row_group(number).column(0).statistics
     return found is None or (found.min < end and found.max >= first)
-
-
-def _draft() -> tempfile._TemporaryFileWrapper[bytes]:
-    return tempfile.NamedTemporaryFile(prefix="silo-archive-", suffix=".parquet")

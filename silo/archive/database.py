@@ -1,6 +1,6 @@
 """A shard's database whose log goes on in its archive: whoever reads the log need not know where it was cut.
 
-A record of the archive has one event.  Everything else is the database's own.
+Records of the archive begin where one likes.  Everything else is the database's own.
 """
 
 from __future__ import annotations

@@ -17,12 +17,12 @@ import attrs
 from silo.archive.archive import Archive
 from silo.archive.database import ArchivedDatabase
 from silo.archive.files import Image
-from silo.broker.image_maker import in_child
+from silo.broker.archive_process import InChild
 from silo.errors import Corrupt, SiloError
 from silo.shard.beside import Progress
 from silo.shard.checkpoint import read_note
 from silo.shard.cut import cut_log, last_cut
-from silo.shard.seal import EVENTS_PER_FILE, Make, seal_events, seal_rows
+from silo.shard.seal import EVENTS_PER_FILE, Maker, seal_events, seal_rows
 from silo.shard.shard import Shard
 
 logger = logging.getLogger(__name__)
@@ -98,14 +98,14 @@ async def keep_archive(
     *,
     progress: Progress | None = None,
     image: bool | None = None,
-    make: Make = in_child,
+    maker: Maker | None = None,
 ) -> Sealed:
     """Seal, cut and thin once.
 
     Args:
         retention_ms: how long events stay in the log at least; None: for ever.
         image: whether an image is made; None: if it is due.
-        make: what makes it.
+        maker: what makes the files; None: a process of its own for each.
 
     Raises:
         Corrupt: the rows are not those that the log gives, or a file cannot be read; the log is not cut.
@@ -113,18 +113,18 @@ async def keep_archive(
     """
     database = shard.database
     assert isinstance(database, ArchivedDatabase)
-    archive = database.archive
+    archive, maker = database.archive, maker or InChild()
     async with archive.lock:
         await shard.checkpoint()
         snapshot = await database.snapshot()
         try:
             note = await read_note(snapshot)
-            await seal_events(archive, snapshot, note.seq)
+            await seal_events(archive, snapshot, note.seq, maker)
             image_seq = archive.images[-1].seq if archive.images else 0
             if image is None:
                 image = await _image_is_due(shard, archive)
             if image and image_seq < note.seq:
-                difference = await seal_rows(archive, snapshot, progress or Progress(), make=make)
+                difference = await seal_rows(archive, snapshot, progress or Progress(), maker)
                 if difference is not None:
                     raise Corrupt(
                         "no image is made, and the log not cut, as the rows are not those that the log gives: "

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import attrs
+import msgpack
 
 from silo.errors import Corrupt
 from silo.events.catalogue import EVENTS, Event, JobEvent
@@ -38,6 +39,12 @@ _SHAPES: dict[int, _Shape] = {kind.TAG: _shape(kind) for kind in EVENTS}
 _PACKERS: dict[type[Event], tuple[int, int, Callable[[Any], Sequence[Any]]]] = {
     kind: (kind.TAG, kind.VERSION, _SHAPES[kind.TAG].pack) for kind in EVENTS
 }
+
+
+ONE_COMMAND = 0x91
+"""MessagePack: a list of one."""
+
+_packed_array_header: Callable[[int], bytes] = msgpack.Packer().pack_array_header
 
 
 def encode(events: Iterable[Event]) -> bytes:
@@ -77,6 +84,14 @@ def decode(first_seq: int, record: bytes, *, upcasts: dict[tuple[int, int], Step
     except Exception as error:
         raise Corrupt(f"event {seq} cannot be decoded: {type(error).__name__}: {error}") from error
     return events
+
+
+def joined(records: Sequence[bytes]) -> bytes:
+    """Records of one command each, which follow each other, as one record: all but their headers."""
+    if len(records) == 1:
+        return records[0]
+    assert all(record[0] == ONE_COMMAND for record in records)
+    return _packed_array_header(len(records)) + b"".join([record[1:] for record in records])
 
 
 def job_names(first_seq: int, record: bytes) -> Iterator[tuple[int, str, str]]:

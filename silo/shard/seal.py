@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from itertools import chain, zip_longest
 from pathlib import Path
+from typing import Protocol
 
 from silo.archive.archive import Archive
 from silo.archive.database import ArchivedReader
-from silo.archive.files import Image, Stretch, read_rows, write_jobs, write_rows
+from silo.archive.files import Image, Stretch, read_rows, write_events, write_jobs, write_rows
 from silo.errors import Corrupt
 from silo.events import codec
 from silo.events.catalogue import Event
@@ -30,26 +31,43 @@ from silo.storage.memory import MemoryDatabase
 EVENTS_PER_FILE = 1_000_000
 RECORDS_PER_PAGE = 16
 
-Make = Callable[[Archive, Image, Path, Progress], Awaitable[None]]
-"""Makes the files of an image, in a directory, from what the archive has: `make_image`, here or in another process."""
+EVENTS, ROWS, JOBS_FILE = "events.parquet", "rows.parquet", "jobs.parquet"
 
-ROWS, JOBS_FILE = "rows.parquet", "jobs.parquet"
+
+class Maker(Protocol):
+    """Makes files, here or in another process."""
+
+    async def events(
+        self, archive: Archive, stretch: Stretch, pages: AsyncIterator[list[Row]], file: Path
+    ) -> None:
+        """`write_stretch`."""
+        ...
+
+    async def image(self, archive: Archive, image: Image, directory: Path, progress: Progress) -> None:
+        """`make_image`."""
+        ...
 
 
 async def seal_events(
-    archive: Archive, snapshot: Reader, upto_seq: int, *, per_file: int = EVENTS_PER_FILE
+    archive: Archive, snapshot: Reader, upto_seq: int, maker: Maker, *, per_file: int = EVENTS_PER_FILE
 ) -> None:
     """Put the events that the archive does not have yet into it, up to this one."""
-    home = Home()
     while (first := archive.last_seq + 1) <= upto_seq:
         stretch = Stretch(first, min(first + per_file - 1, upto_seq))
         holds_first = await snapshot.scan(LOG_PREFIX, record_key(first + 1), limit=1, reverse=True)
         pages = snapshot.pages(holds_first[0][0], record_key(stretch.last + 1), rows=RECORDS_PER_PAGE)
-        await asyncio.to_thread(archive.add_events, stretch, _events(home.pulled(pages), stretch))
+        with tempfile.TemporaryDirectory(prefix="silo-events-") as name:
+            file = Path(name, EVENTS)
+            await maker.events(archive, stretch, pages, file)
+            await asyncio.to_thread(archive.add_stretch, stretch, file)
+
+
+def write_stretch(stretch: Stretch, pages: Iterator[list[Row]], file: Path) -> None:
+    """Write the events of a stretch from these records of the log.  Raises Corrupt if one is missing."""
+    write_events(file, _events(pages, stretch))
 
 
 def _events(pages: Iterator[list[Row]], stretch: Stretch) -> Iterator[list[Event]]:
-    """The events of a stretch.  Raises Corrupt if one is missing."""
     expected = stretch.first
     for page in pages:
         for key, record in page:
@@ -67,7 +85,7 @@ def _events(pages: Iterator[list[Row]], stretch: Stretch) -> Iterator[list[Event
 
 
 async def seal_rows(
-    archive: Archive, snapshot: Reader, progress: Progress, *, make: Make
+    archive: Archive, snapshot: Reader, progress: Progress, maker: Maker
 ) -> Difference | None:
     """Make an image of the rows, from the archive alone, and take it in if the stored rows are the same.
 
@@ -79,7 +97,7 @@ async def seal_rows(
     image = Image(note.seq, note.time_ms)
     with tempfile.TemporaryDirectory(prefix="silo-image-") as name:
         directory = Path(name)
-        await make(archive, image, directory, progress)
+        await maker.image(archive, image, directory, progress)
         stored = Home().pulled(_all_rows(snapshot))
         difference = await asyncio.to_thread(_first_difference, directory / ROWS, stored)
         if difference is None:

@@ -30,16 +30,16 @@ from silo.shard.enqueue import enqueue
 from silo.shard.erase import erase, next_erasure
 from silo.shard.jobs import JobName
 from silo.shard.replay import remake, verify
-from silo.shard.seal import make_image
 from silo.storage.memory import MemoryDatabase
 from silo.storage.stores import StoreSpec, open_database
+from tests.archive.makers import Here
 from tests.builders import a_job
 from tests.serving import Clock, Watched, run, serving
 from tests.shard.test_replay_equivalence import STEPS, World, quiet
 
 DAYS_KEPT = 2 * DAY_MS
 
-keep_archive = functools.partial(keep_archive_by_a_child, make=make_image, image=True)
+keep_archive = functools.partial(keep_archive_by_a_child, maker=Here(), image=True)
 """In this process, as there are many."""
 
 

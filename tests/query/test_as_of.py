@@ -19,9 +19,9 @@ from silo.query.statement import plan
 from silo.shard.checkpoint import Note
 from silo.shard.replay import replay
 from silo.shard.rows import Rows
-from silo.shard.seal import make_image
 from silo.storage.memory import MemoryDatabase
 from silo.storage.stores import StoreSpec
+from tests.archive.makers import Here
 from tests.builders import NOW
 from tests.query.test_strategies import live
 from tests.serving import Clock, opens_slate, run, serving
@@ -97,7 +97,7 @@ def test_a_moment_is_told_from_an_image_and_what_came_after_it(tmp_path):
                 clock.now_ms += chance.randrange(3_000)
                 await live(shard, [step], chance)
                 if number % 20 == 0:
-                    await keep_archive(shard, None, image=True, make=make_image)
+                    await keep_archive(shard, None, image=True, maker=Here())
             newest = shard.log.next_seq - 1
             assert len(shard.database.archive.images) > 1
             moments = [Moment(seq=chance.randrange(newest + 1)) for _ in range(20)]
@@ -108,9 +108,9 @@ def test_a_moment_is_told_from_an_image_and_what_came_after_it(tmp_path):
             assert [await answered(shard, sql) for sql in asked] == from_images
 
             # Cut, too: nothing is missing.
-            await keep_archive(shard, None, image=True, make=make_image)
+            await keep_archive(shard, None, image=True, maker=Here())
             clock.now_ms += 1
-            await keep_archive(shard, 0, image=False)
+            await keep_archive(shard, 0, image=False, maker=Here())
             assert shard.database.live_seq > 1
             assert [await answered(shard, sql) for sql in asked] == from_images
 
@@ -139,16 +139,16 @@ def test_events_are_one_table_over_archive_and_log(tmp_path):
             history = a_history(chance)
             await live(shard, history[:70], chance)
             live_only = [await answered(shard, sql) for sql in asked]
-            await keep_archive(shard, None, image=False)
+            await keep_archive(shard, None, image=False, maker=Here())
             assert shard.database.archive.last_seq == shard.log.next_seq - 1
             assert [await answered(shard, sql) for sql in asked] == live_only
 
             await live(shard, history[70:], chance)
             both = [await answered(shard, sql) for sql in asked]
             assert len(both[0]) == shard.log.next_seq - 1
-            await keep_archive(shard, None, image=True, make=make_image)
+            await keep_archive(shard, None, image=True, maker=Here())
             clock.now_ms += 1
-            await keep_archive(shard, 0, image=False)
+            await keep_archive(shard, 0, image=False, maker=Here())
             assert shard.database.live_seq > 3
             with_the_cut = await answered(shard, asked[0])
             assert [row for row in with_the_cut if "LogCut" not in row] == both[0]

@@ -22,8 +22,8 @@ from silo.query.statement import plan
 from silo.query.tables import SCHEMAS
 from silo.shard.cancel import cancel
 from silo.shard.enqueue import enqueue
-from silo.shard.seal import make_image
 from silo.storage.memory import MemoryDatabase
+from tests.archive.makers import Here
 from tests.builders import NAME, a_job
 from tests.query.test_strategies import STEPS, answer, live
 from tests.serving import Clock, Watched, run, serving, turns
@@ -68,10 +68,10 @@ def test_an_image_and_what_came_since_are_all_jobs(before, since, is_sealed, cha
             async with serving(opens(directory, MemoryDatabase()), clock=clock) as shard:
                 await shard.execute(enqueue, a_job(job_id="later", enqueue_time_ms=clock.now_ms + 5_000))
                 await live(shard, before, chance)
-                await keep_archive(shard, None, image=True, make=make_image)
+                await keep_archive(shard, None, image=True, maker=Here())
                 await live(shard, since, chance)
                 if is_sealed:
-                    await keep_archive(shard, None, image=False)
+                    await keep_archive(shard, None, image=False, maker=Here())
                     await live(shard, since[:5], chance)
                 assert await answers(shard) == await without_images(shard)
                 # What was scheduled is waiting now, though nothing has happened to it.
@@ -91,7 +91,7 @@ def test_only_what_was_touched_since_is_read(tmp_path, monkeypatch, alone_max):
                 await shard.execute(enqueue, a_job(job_id=f"j{number}"))
             snapshot = await take(shard, (JOBS,))
             assert jobs_of_image(snapshot) is None
-            await keep_archive(shard, None, image=True, make=make_image)
+            await keep_archive(shard, None, image=True, maker=Here())
             await shard.execute(enqueue, a_job(job_id="new"))
             await shard.execute(enqueue, a_job(job_id="j3", tenant="other"))
             snapshot = await take(shard, (JOBS,))
@@ -116,7 +116,7 @@ def test_after_too_much_has_happened_the_jobs_themselves_are_read(tmp_path, monk
     async def main() -> None:
         async with serving(opens(str(tmp_path), MemoryDatabase())) as shard:
             await shard.execute(enqueue, a_job(job_id="j1"))
-            await keep_archive(shard, None, image=True, make=make_image)
+            await keep_archive(shard, None, image=True, maker=Here())
             for job_id in ("j2", "j3"):
                 await shard.execute(enqueue, a_job(job_id=job_id))
             assert jobs_of_image(await take(shard, (JOBS,))) is None
@@ -130,7 +130,7 @@ def test_what_is_decided_and_not_durable_yet_is_there(tmp_path):
         memory = Watched(MemoryDatabase())
         async with serving(opens(str(tmp_path), memory)) as shard:
             await shard.execute(enqueue, a_job(job_id="j1"))
-            await keep_archive(shard, None, image=True, make=make_image)
+            await keep_archive(shard, None, image=True, maker=Here())
             memory.gate.clear()
             under_way = asyncio.create_task(shard.execute(cancel, NAME))
             await turns()
