@@ -26,7 +26,7 @@ from silo.storage.database import Row
 from silo.storage.memory import MemoryDatabase
 
 EVENTS_MAX = 2_000_000
-ROWS_MAX = 5_000_000
+ROWS_MAX = 2_000_000
 NEVER = 1 << 62
 
 
@@ -88,8 +88,12 @@ async def _rows_at(live: ShardSnapshot, last_seq: int, rows: Rows, disk: MemoryD
     base = await newest_base(archive, last_seq) if archive is not None else None
     events = last_seq - (base.note.seq if base is not None else 0)
     if events > EVENTS_MAX:
+        later = (
+            next((image.seq for image in archive.images if image.seq > last_seq), None) if archive else None
+        )
+        hint = f", or one from event {later} on, of which there is an image" if later is not None else ""
         raise Exhausted(
-            f"{events} events lead to that moment, and a statement folds {EVENTS_MAX} at most; ask for an earlier one"
+            f"{events} events lead to that moment, and a statement folds {EVENTS_MAX} at most; ask for an earlier one{hint}"
         )
     if base is not None and (count := base.archive.count(base.image)) > ROWS_MAX:
         raise Exhausted(f"there were {count} rows at that moment, and a statement holds {ROWS_MAX} at most")

@@ -5,7 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+import grpc
+
 from silo.client import AsyncClient
+from silo.pb import silo_ext_pb2 as ext
+from silo.pb.silo_ext_pb2_grpc import HistoryStub
 from tools.bench import backlog
 from tools.bench.bench import Bench
 from tools.bench.home import served
@@ -44,9 +48,15 @@ def figures(bench: Bench) -> Iterator[Figure]:
             note=f"p95 {percentile(found[name], 95):.1f} ms; over gRPC, {REPEATS} times",
         )
     for name in WHOLE:
-        yield Figure(
-            row=row, name=name, value=found[name][0] / 1000, unit="s", note=f"{found['rows'][name]} rows"
-        )
+        for how in ("", ", archived"):
+            yield Figure(
+                row=row,
+                name=name + how,
+                value=found[name + how][0] / 1000,
+                unit="s",
+                note=f"{found['rows'][name]} rows" + ("; read from columns" if how else ""),
+            )
+    yield Figure(row=row, name="archive, with an image", value=found["archive_s"], unit="s")
     yield Figure(row=row, name="server's memory", value=found["memory_mb"], unit="MB")
 
 
@@ -69,5 +79,20 @@ async def asked(say: Say, *, directory: str) -> Found:
                 if number >= WARM_UP or times == 1:
                     took[name].append((time.perf_counter() - began) * 1000)
             rows[name] = len(found.rows)
-            say.progress(len(took), len(QUICK) + len(WHOLE))
-        return {**took, "rows": rows, "memory_mb": memory_mb(server.pid)[0]}
+            say.progress(len(took), len(QUICK) + 2 * len(WHOLE))
+        began = time.perf_counter()
+        await archive(server.address, (await client.shards())[0].id)
+        archive_s = time.perf_counter() - began
+        for name, sql in WHOLE.items():
+            began = time.perf_counter()
+            await client.query(sql)
+            took[f"{name}, archived"] = [(time.perf_counter() - began) * 1000]
+            say.progress(len(took), len(QUICK) + 2 * len(WHOLE))
+        return {**took, "rows": rows, "archive_s": archive_s, "memory_mb": memory_mb(server.pid)[0]}
+
+
+async def archive(address: str, shard: str) -> None:
+    """Have everything archived."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        reports = HistoryStub(channel).ArchiveShard(ext.ArchiveShardRequest(shard=shard))
+        assert [report async for report in reports][-1].done
