@@ -305,6 +305,7 @@ class AsyncClient:
         self,
         *,
         from_seq: int | None = None,
+        cursor: str = "",
         types: Sequence[str] = (),
         job_id: str | None = None,
         tenant: str | None = None,
@@ -313,17 +314,25 @@ class AsyncClient:
         """What happens in a shard, as it happens.
 
         Args:
-            from_seq: where to begin: first comes what is there already; None: only what comes from now on.
+            from_seq: where to begin: first comes what is there already; None: behind the cursor, or only what comes from
+                now on.
+            cursor: a name under which the broker keeps the place.  It is moved when you come back for more, so after a crash
+                the last few events come again.
             types: only events of these types, as docs/events.md names them.
             job_id: only those of one job.
         """
         tenant = self._tenant(tenant)
         event_filter = ext.EventFilter(tenant=tenant, job_id=job_id, types=types)
-        request = ext.SubscribeRequest(from_seq=from_seq, filter=event_filter)
-        place = self._place(tenant, shard)
+        request = ext.SubscribeRequest(from_seq=from_seq, filter=event_filter, cursor=cursor)
+        place, is_first = self._place(tenant, shard), True
         async for batch in self.calls.stream("History", "Subscribe", request, place):
             for event in batch.events:
                 yield Event.of(event)
+            # The first batch says where this begins.  To move for the sake of a move would go on for ever.
+            if cursor and (is_first or any(event.type != "CursorMoved" for event in batch.events)):
+                move = ext.MoveCursorRequest(name=cursor, seq=batch.seq)
+                await self.calls.call("History", "MoveCursor", move, place)
+            is_first = False
 
 
 class Job:

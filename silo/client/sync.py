@@ -204,6 +204,7 @@ class Client:
         self,
         *,
         from_seq: int | None = None,
+        cursor: str = "",
         types: Sequence[str] = (),
         job_id: str | None = None,
         tenant: str | None = None,
@@ -211,7 +212,7 @@ class Client:
     ) -> Iterator[Event]:
         """See `AsyncClient.subscribe`.  Leaving the loop over it ends the call."""
         events = self._client.subscribe(
-            from_seq=from_seq, types=types, job_id=job_id, tenant=tenant, shard=shard
+            from_seq=from_seq, cursor=cursor, types=types, job_id=job_id, tenant=tenant, shard=shard
         )
         try:
             while (event := self._thread.run(_next(events))) is not None:

@@ -324,13 +324,14 @@ class Explanation:
 
 @attrs.frozen(kw_only=True)
 class Event:
-    """Something that happened to a job.
+    """Something that happened, mostly to a job.
 
     Attributes:
         seq: its place in the log of its shard.
         type: as docs/events.md names it.
         actor: who caused it: a worker's id, a client's name, or `system`.
         method: the call that asked for it; empty for what the clock caused.
+        tenant, job_id: which job it is about, if it is about one; `-` is the tenant of a broker without tenants.
         data: its other fields.
     """
 
@@ -339,6 +340,8 @@ class Event:
     type: str
     actor: str
     method: str
+    tenant: str | None
+    job_id: str | None
     attempt: int | None
     task_id: str | None
     data: Mapping[str, Any]
@@ -351,6 +354,8 @@ class Event:
             type=event.type,
             actor=event.actor,
             method=event.method,
+            tenant=event.tenant if event.HasField("tenant") else None,
+            job_id=event.job_id if event.HasField("job_id") else None,
             attempt=event.attempt if event.HasField("attempt") else None,
             task_id=event.task_id if event.HasField("task_id") else None,
             data=json.loads(event.data),

@@ -246,6 +246,33 @@ def test_a_subscription_begins_where_it_is_told_and_goes_on():
     run(main())
 
 
+def test_a_subscription_with_a_cursor_goes_on_behind_what_was_done_with():
+    async def main():
+        async with connected() as client:
+
+            async def listen(*, most: int, from_seq: int | None = None) -> list[str | None]:
+                seen: list[str | None] = []
+                async for event in client.subscribe(
+                    from_seq=from_seq, cursor="billing", types=["JobEnqueued"]
+                ):
+                    if len(seen) == most:
+                        break
+                    seen.append(event.job_id)
+                return seen
+
+            for job_id in "abc":
+                await client.enqueue("g", id=job_id)
+            listening = asyncio.create_task(listen(most=3, from_seq=1))
+            # What is asked for beyond them says that they are done with.
+            while not listening.done():
+                await client.enqueue("g")
+                await asyncio.sleep(0)
+            assert await listening == ["a", "b", "c"]
+            assert "a" not in await listen(most=1)
+
+    run(main())
+
+
 # --- the synchronous face, threads, loops --------------------------------------------------------------------------------
 
 
