@@ -7,12 +7,15 @@ they are; it hears on standard output how far the work is.  The process reads no
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import struct
+import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,7 +25,10 @@ from silo.archive.folder import folder_from
 from silo.errors import StoreFailed
 from silo.events.log import first_seq_of, record_key
 from silo.shard.beside import Progress
+from silo.shard.elsewhere import Home
 from silo.shard.seal import make_image, write_stretch
+
+Process = subprocess.Popen[bytes]
 
 NICENESS = 10
 TELL_EVERY = 10_000
@@ -36,58 +42,88 @@ class InChild:
     async def events(
         self, archive: Archive, stretch: Stretch, pages: AsyncIterator[list[Record]], file: Path
     ) -> None:
-        wanted = {"first": stretch.first, "last": stretch.last, "file": str(file)}
-        async with _child(f"the file of the events {stretch.first} to {stretch.last}", wanted) as child:
-            assert child.stdin is not None
-            try:
-                async for page in pages:
-                    for key, record in page:
-                        child.stdin.write(FRAME.pack(first_seq_of(key), len(record)) + record)
-                    await child.stdin.drain()
-                child.stdin.close()
-            except ConnectionError:
-                # It has ended, and says why.
-                pass
+        child = _Child(
+            f"the file of the events {stretch.first} to {stretch.last}",
+            {"first": stretch.first, "last": stretch.last, "file": str(file)},
+        )
+        await child.run(partial(_send, Home().pulled(pages)))
 
     async def image(self, archive: Archive, image: Image, directory: Path, progress: Progress) -> None:
-        wanted = {
-            "folder": archive.folder.described(),
-            "seq": image.seq,
-            "time_ms": image.time_ms,
-            "directory": str(directory),
-        }
-        async with _child(f"the image of event {image.seq}", wanted) as child:
-            assert child.stdout is not None
-            async for line in child.stdout:
-                progress(int(line))
+        child = _Child(
+            f"the image of event {image.seq}",
+            {
+                "folder": archive.folder.described(),
+                "seq": image.seq,
+                "time_ms": image.time_ms,
+                "directory": str(directory),
+            },
+        )
+        await child.run(partial(_listen, progress))
 
 
-@asynccontextmanager
-async def _child(what: str, wanted: dict[str, Any]) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A process that makes this; after the block it is waited for.  It is killed if the block fails, or is cancelled."""
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        __name__,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    assert child.stdin is not None
-    assert child.stderr is not None
-    complaints = asyncio.create_task(child.stderr.read(), name=f"what the maker of {what} complains of")
-    try:
-        child.stdin.write(json.dumps(wanted).encode() + b"\n")
-        yield child
-        if await child.wait() != 0:
-            said = (await complaints).decode(errors="replace").split("\n")
-            reason = next((line for line in reversed(said) if line), f"exit code {child.returncode}")
-            raise StoreFailed(f"{what} could not be made: {reason}")
-    finally:
-        if child.returncode is None:
-            child.kill()
-            await child.wait()
-        await complaints
+def _send(pages: Iterator[list[Record]], process: Process) -> None:
+    assert process.stdin is not None
+    for page in pages:
+        for key, record in page:
+            process.stdin.write(FRAME.pack(first_seq_of(key), len(record)) + record)
+    process.stdin.close()
+
+
+def _listen(progress: Progress, process: Process) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        progress(int(line))
+
+
+class _Child:
+    """A process that makes something, with a thread that talks to it.
+
+    Not by asyncio: uvloop now and then closes the pipes of a process that has just begun.
+    """
+
+    def __init__(self, what: str, wanted: dict[str, Any]) -> None:
+        self._what = what
+        self._wanted = wanted
+        self._process: Process | None = None
+        self._is_over = False
+
+    async def run(self, talk: Callable[[Process], None]) -> None:
+        """Start it, talk to it, wait for its end.  It is killed if that fails, or is cancelled."""
+        try:
+            await asyncio.to_thread(self._run, talk)
+        finally:
+            self._is_over = True
+            if self._process is not None:
+                self._process.kill()
+
+    def _run(self, talk: Callable[[Process], None]) -> None:
+        with tempfile.TemporaryFile() as complaints:
+            command = [sys.executable, "-m", __name__]
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints
+            )
+            self._process = process
+            # If it has ended, it says why.
+            with contextlib.suppress(BrokenPipeError), process:
+                try:
+                    self._talk(process, talk)
+                except BaseException:
+                    process.kill()
+                    raise
+            if process.wait() != 0:
+                complaints.seek(0)
+                said = complaints.read().decode(errors="replace").split("\n")
+                reason = next((line for line in reversed(said) if line), f"exit code {process.returncode}")
+                raise StoreFailed(f"{self._what} could not be made: {reason}")
+
+    def _talk(self, process: Process, talk: Callable[[Process], None]) -> None:
+        assert process.stdin is not None
+        if self._is_over:
+            process.kill()
+        process.stdin.write(json.dumps(self._wanted).encode() + b"\n")
+        process.stdin.flush()
+        talk(process)
+        process.wait()
 
 
 # --- the process itself ----------------------------------------------------------------------------------------------------

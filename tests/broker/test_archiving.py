@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import tempfile
 from pathlib import Path
@@ -12,14 +13,16 @@ from hypothesis import strategies as st
 
 from silo.archive.archive import Archive
 from silo.archive.database import with_archive
+from silo.archive.files import Stretch
 from silo.archive.folder import OnDisk
 from silo.broker import archiving
+from silo.broker.archive_process import InChild
 from silo.broker.archiving import DAY_MS, Sealed
 from silo.broker.archiving import keep_archive as keep_archive_by_a_child
 from silo.broker.erasures import carry_out
 from silo.errors import Corrupt, StoreFailed
 from silo.events.catalogue import ERASED, JobEnqueued, LogCut
-from silo.events.log import LOG_END, LOG_PREFIX
+from silo.events.log import LOG_END, LOG_PREFIX, record_key
 from silo.projections.jobs import JOBS
 from silo.shard import shard as shard_module
 from silo.shard.base import base_of
@@ -34,7 +37,7 @@ from silo.storage.memory import MemoryDatabase
 from silo.storage.stores import StoreSpec, open_database
 from tests.archive.makers import Here
 from tests.builders import a_job
-from tests.serving import Clock, Watched, run, serving
+from tests.serving import IN_S, Clock, Watched, run, serving
 from tests.shard.test_replay_equivalence import STEPS, World, quiet
 
 DAYS_KEPT = 2 * DAY_MS
@@ -270,6 +273,39 @@ def test_a_maker_that_fails_says_why_and_makes_nothing(tmp_path):
             ):
                 await keep_archive_by_a_child(shard, None, image=True)
             assert archive.images == ()
+
+    run(story())
+
+
+def test_a_maker_that_ends_too_soon_says_why(tmp_path):
+    async def records():
+        for seq in range(1, 100):
+            yield [(record_key(seq), b"\x91" + bytes(100_000))]
+
+    async def story():
+        text = "the file of the events 1 to 99 could not be made: .*event 1 cannot be decoded"
+        with pytest.raises(StoreFailed, match=text):
+            await InChild().events(
+                Archive(OnDisk(tmp_path, fsync=False)), Stretch(1, 99), records(), tmp_path / "file"
+            )
+
+    run(story())
+
+
+def test_a_maker_that_nobody_waits_for_is_ended(tmp_path):
+    async def records():
+        yield []
+        await asyncio.sleep(IN_S)
+
+    async def story():
+        maker = InChild().events(
+            Archive(OnDisk(tmp_path, fsync=False)), Stretch(1, 9), records(), tmp_path / "file"
+        )
+        making = asyncio.create_task(maker)
+        await asyncio.sleep(0.05)
+        making.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await making
 
     run(story())
 

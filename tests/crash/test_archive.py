@@ -53,7 +53,9 @@ def test_a_kill_while_a_shard_is_archived_loses_nothing(tmp_path):
                     logs[owner.shard_id] = await events(history, owner.shard_id)
                 work = [asyncio.create_task(archive(history, owner.shard_id)) for owner in load.client.owners]
                 if last:
-                    for report, owner in zip(await asyncio.gather(*work), load.client.owners, strict=True):
+                    reports = await asyncio.gather(*work, return_exceptions=True)
+                    assert not any(isinstance(report, Exception) for report in reports), running.said
+                    for report, owner in zip(reports, load.client.owners, strict=True):
                         assert report.archived_seq >= len(logs[owner.shard_id])
                         assert report.image_seq == report.archived_seq
                     return
