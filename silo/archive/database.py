@@ -129,11 +129,15 @@ class ArchivedDatabase(ArchivedReader):
         return ArchivedSnapshot(await self.inner.snapshot(), self.archive, self.live_seq)
 
     async def cut(self, upto_seq: int) -> int:
-        """Delete the records that have no event beyond this one, all of which must be in the archive.
+        """Delete the records that have no event beyond this one.  Raises Corrupt if the archive does not have them all.
 
         Doing it again does no harm.  Returns how many records that were.
         """
-        assert upto_seq <= self.archive.last_seq
+        if upto_seq > self.archive.last_seq:
+            raise Corrupt(
+                f"the log is to be cut behind event {upto_seq}, but the archive ends with {self.archive.last_seq}: "
+                "files of it are missing, bring them back"
+            )
         kept = await self.inner.scan(LOG_PREFIX, record_key(upto_seq + 2), limit=1, reverse=True)
         if not kept:
             return 0

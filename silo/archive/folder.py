@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import threading
-from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -24,9 +22,6 @@ from silo.storage.stores import StoreSpec
 from silo.storage.template import PathTemplate, filled_in
 
 ARCHIVE = "archive"
-
-FILES_KEPT = 2
-"""Files of a bucket are read as a whole; so many stay in memory, as they are read in pieces."""
 
 
 class Folder(Protocol):
@@ -100,6 +95,9 @@ class OnDisk:
         draft = self._directory / f"{name}.draft"
         try:
             self._directory.mkdir(exist_ok=True)
+            # Of somebody who died.
+            for left in self._directory.glob("*.draft"):
+                left.unlink(missing_ok=True)
             with file.open("rb") as source, draft.open("wb") as target:
                 while piece := source.read(1 << 20):
                     target.write(piece)
@@ -138,8 +136,6 @@ class InBucket:
         self._store = store
         self._url = url
         self._options = options
-        self._read: OrderedDict[str, bytes] = OrderedDict()
-        self._guard = threading.Lock()
 
     def described(self) -> dict[str, Any]:
         return {"url": self._url, "options": dict(self._options)}
@@ -151,35 +147,21 @@ class InBucket:
             raise self._failed("", error) from error
 
     def open(self, name: str) -> Path | IO[bytes]:
-        with self._guard:
-            content = self._read.get(name)
-        if content is None:
-            try:
-                content = bytes(obstore.get(self._store, name).bytes())
-            except FileNotFoundError:
-                raise
-            except (BaseError, OSError) as error:
-                raise self._failed(name, error) from error
-            with self._guard:
-                self._read[name] = content
-                while len(self._read) > FILES_KEPT:
-                    self._read.popitem(last=False)
-        return io.BytesIO(content)
-
-    def _forget(self, name: str) -> None:
-        with self._guard:
-            self._read.pop(name, None)
+        try:
+            return Pieces(self._store, name, obstore.head(self._store, name)["size"])  # type: ignore[return-value]
+        except FileNotFoundError:
+            raise
+        except (BaseError, OSError) as error:
+            raise self._failed(name, error) from error
 
     def put(self, name: str, file: Path) -> None:
         try:
             obstore.put(self._store, name, file)
-            self._forget(name)
         except (BaseError, OSError) as error:
             raise self._failed(name, error) from error
 
     def delete(self, name: str) -> None:
         try:
-            self._forget(name)
             obstore.delete(self._store, name)
         except FileNotFoundError:
             return
@@ -188,6 +170,41 @@ class InBucket:
 
     def _failed(self, name: str, error: Exception) -> StoreFailed:
         return StoreFailed(f"archive {self._url}/{name}: {first_line(error)}")
+
+
+class Pieces(io.RawIOBase):
+    """An object that is read in pieces, a request each.  Raises OSError."""
+
+    def __init__(self, store: ObjectStore, name: str, size: int) -> None:
+        self._store = store
+        self._name = name
+        self._size = size
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        left = self._size - self._at
+        length = left if size < 0 else min(size, left)
+        if length <= 0:
+            return b""
+        try:
+            piece = bytes(obstore.get_range(self._store, self._name, start=self._at, length=length))
+        except BaseError as error:
+            raise OSError(first_line(error)) from error
+        self._at += len(piece)
+        return piece
 
 
 def _failed(path: Path, error: OSError) -> StoreFailed:

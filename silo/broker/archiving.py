@@ -18,7 +18,7 @@ from silo.archive.archive import Archive
 from silo.archive.database import ArchivedDatabase
 from silo.archive.files import Image
 from silo.broker.archive_process import InChild
-from silo.errors import Corrupt, SiloError
+from silo.errors import Corrupt, ShardNotReady, SiloError
 from silo.shard.beside import Progress
 from silo.shard.checkpoint import read_note
 from silo.shard.cut import cut_log, last_cut
@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 
 DAY_MS = 86_400_000
 LOOK_EVERY_S = 60.0
+RETRY_S = 1_800.0
+"""After a failure, as it may take many minutes to find out that nothing has changed."""
+
 EVENTS_WORTH_AN_IMAGE = 1_000
 """A shard in which less than that has happened since the last image needs no other."""
 
@@ -58,6 +61,7 @@ async def run_archive(shard: Shard, retention_ms: int | None, turn: asyncio.Lock
         turn: of those who make rows anew, which is much work: one at a time does that.
     """
     while True:
+        wait_s = LOOK_EVERY_S
         try:
             database = shard.database
             if not isinstance(database, ArchivedDatabase):
@@ -65,10 +69,14 @@ async def run_archive(shard: Shard, retention_ms: int | None, turn: asyncio.Lock
             if await is_due(shard, database.archive):
                 async with turn:
                     await keep_archive(shard, retention_ms)
+        except ShardNotReady:
+            # It is opening.
+            pass
         except SiloError as error:
             # What is not archived now stays in the log, and is archived later.
             logger.warning("shard %s: the archive: %s", shard.shard_id, error)
-        await asyncio.sleep(LOOK_EVERY_S)
+            wait_s = RETRY_S
+        await asyncio.sleep(wait_s)
 
 
 async def is_due(shard: Shard, archive: Archive) -> bool:
@@ -115,6 +123,7 @@ async def keep_archive(
     assert isinstance(database, ArchivedDatabase)
     archive, maker = database.archive, maker or InChild()
     async with archive.lock:
+        await asyncio.to_thread(archive.look)
         await shard.checkpoint()
         snapshot = await database.snapshot()
         try:
