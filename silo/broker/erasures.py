@@ -10,7 +10,7 @@ import logging
 from functools import partial
 
 from silo.archive.database import ArchivedDatabase
-from silo.errors import Unavailable
+from silo.errors import SiloError, Unavailable
 from silo.events.erasing import erase_log, erased
 from silo.projections.jobs import JOBS
 from silo.shard.disk import decoded, key_of, read_table
@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 JOBS_PER_COMMAND = 200
 LOOK_AGAIN_S = 0.5
 RETRY_S = 1.0
+RETRY_LATER_S = 600.0
 
 
 async def run_erasures(shard: Shard) -> None:
@@ -37,6 +38,12 @@ async def run_erasures(shard: Shard) -> None:
             except Unavailable:
                 # The shard is opening again, or for good somebody else's.
                 await asyncio.sleep(RETRY_S)
+                decided.set()
+                continue
+            except SiloError as error:
+                # A file of the archive that cannot be read, say.  What is asked for stays asked for.
+                logger.warning("shard %s: erasing: %s", shard.shard_id, error)
+                await asyncio.sleep(RETRY_LATER_S)
                 decided.set()
                 continue
             await asyncio.sleep(LOOK_AGAIN_S)

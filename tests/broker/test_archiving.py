@@ -19,7 +19,7 @@ from silo.broker import archiving
 from silo.broker.archive_process import InChild
 from silo.broker.archiving import DAY_MS, Sealed
 from silo.broker.archiving import keep_archive as keep_archive_by_a_child
-from silo.broker.erasures import carry_out
+from silo.broker.erasures import carry_out, run_erasures
 from silo.errors import Corrupt, StoreFailed
 from silo.events.catalogue import ERASED, JobEnqueued, LogCut
 from silo.events.log import LOG_END, LOG_PREFIX, record_key
@@ -223,6 +223,25 @@ def test_erasure_reaches_the_archive(tmp_path):
             assert archive.images == ()
             assert await verify_beside(shard, Progress()) is None
             assert (await keep_archive(shard, DAYS_KEPT, image=True)).image_seq > 0
+
+    run(story())
+
+
+def test_an_archive_that_cannot_be_read_keeps_nobody_from_being_served_and_erasure_waits(tmp_path, caplog):
+    async def story():
+        async with serving(archived(MemoryDatabase(), tmp_path), clock=Clock()) as shard:
+            await some_jobs(shard, 0, 2)
+            await keep_archive(shard, None)
+            (tmp_path / shard.database.archive.stretches[0].name).write_bytes(b"no parquet")
+            await shard.execute(cancel, JobName("acme", "j1"))
+            await shard.execute(erase, JobName("acme", "j1"))
+            erasing = asyncio.create_task(run_erasures(shard))
+            while "erasing: archive file events-" not in caplog.text:  # noqa: ASYNC110 - a line sets no event
+                await asyncio.sleep(0.01)
+            assert not erasing.done()
+            await some_jobs(shard, 2, 1)
+            erasing.cancel()
+            assert await shard.execute(next_erasure, None) is not None
 
     run(story())
 
