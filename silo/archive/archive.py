@@ -7,7 +7,7 @@ threads; `lock` is for whoever writes.
 
 from __future__ import annotations
 
-import asyncio
+import logging
 import tempfile
 import threading
 from bisect import bisect_left, bisect_right
@@ -19,7 +19,17 @@ import attrs
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from silo.archive.files import FORMAT, Image, Stretch, opened, parse, rows_of, write_events
+from silo.archive.files import (
+    FORMAT,
+    Image,
+    Stretch,
+    in_batches,
+    opened,
+    parse,
+    reading,
+    rows_of,
+    write_events,
+)
 from silo.archive.folder import Folder
 from silo.errors import Corrupt
 from silo.events import codec
@@ -32,6 +42,8 @@ Record = tuple[bytes, bytes]
 Change = Callable[[int, bytes], Event | None]
 
 GROUPS_KEPT = 2
+
+logger = logging.getLogger(__name__)
 BATCH_ROWS = 32_768
 EVENTS_PER_RECORD = 200
 
@@ -48,10 +60,10 @@ class Archive:
     """The files of a shard.  Every method raises StoreFailed, and Corrupt for a file that cannot be read."""
 
     def __init__(self, folder: Folder) -> None:
-        self.lock = asyncio.Lock()
         self.folder = folder
         self._groups: OrderedDict[tuple[Stretch, int], _Group] = OrderedDict()
         self._guard = threading.Lock()
+        self._written = 0
         self.stretches: tuple[Stretch, ...] = ()
         self.images: tuple[Image, ...] = ()
         self._with_jobs: tuple[Image, ...] = ()
@@ -78,16 +90,25 @@ class Archive:
     def image_before(self, seq: int, *, rows_format: str) -> Image | None:
         """The newest image in this format that stands for no later event."""
         usable = [image for image in self.images if image.seq <= seq]
-        return next((image for image in reversed(usable) if self.format_of(image) == rows_format), None)
+        return next((image for image in reversed(usable) if self.has_format(image, rows_format)), None)
 
-    def newest_with_jobs(self, seq: int) -> Image | None:
-        """The newest image that has its jobs by columns and stands for no later event."""
-        return next((image for image in reversed(self._with_jobs) if image.seq <= seq), None)
+    def newest_with_jobs(self, seq: int, *, rows_format: str) -> Image | None:
+        """The newest image that has its jobs by columns, of this format, and stands for no later event."""
+        usable = [image for image in self._with_jobs if image.seq <= seq]
+        found = (image for image in reversed(usable) if self._is_in_format(image.name_of_jobs, rows_format))
+        return next(found, None)
 
-    def format_of(self, image: Image) -> str:
-        """The format of its rows."""
-        metadata = self._open(image.name).schema_arrow.metadata or {}
-        return str(metadata.get(FORMAT, b"").decode())
+    def has_format(self, image: Image, rows_format: str) -> bool:
+        """Whether its rows have this format; one that cannot be read has none, as it is only a short cut."""
+        return self._is_in_format(image.name, rows_format)
+
+    def _is_in_format(self, name: str, rows_format: str) -> bool:
+        try:
+            metadata = self._open(name).schema_arrow.metadata or {}
+        except Corrupt as error:
+            logger.warning("%s; it is left aside", error)
+            return False
+        return bool(metadata.get(FORMAT, b"").decode() == rows_format)
 
     # --- reading ---------------------------------------------------------------------------------------------------------
 
@@ -102,8 +123,10 @@ class Archive:
     def _slices(self, first: int, end: int) -> Iterator[tuple[Sequence[int], Sequence[bytes]]]:
         """The numbers of these events, and a record for each."""
         for stretch in self._of(first, end):
-            for number in range(self._open(stretch.name).num_row_groups):
-                group = self._group(stretch, number)
+            # One opened file for the walk: another may take its place.
+            file = self._open(stretch.name)
+            for number in _groups(file, first, end):
+                group = self._group(stretch, file, number)
                 begin, stop = bisect_left(group.seqs, first), bisect_left(group.seqs, end)
                 if begin < stop:
                     yield group.seqs[begin:stop], group.records[begin:stop]
@@ -119,8 +142,7 @@ class Archive:
         names = list(dict.fromkeys(("seq", *columns)))
         for stretch in self._of(first, end):
             file = self._open(stretch.name)
-            groups = [number for number in range(file.num_row_groups) if _overlaps(file, number, first, end)]
-            for batch in file.iter_batches(BATCH_ROWS, row_groups=groups, columns=names, use_threads=False):
+            for batch in in_batches(stretch.name, file, BATCH_ROWS, names, _groups(file, first, end)):
                 # They have no gaps.
                 begin = max(first - batch.column(0)[0].as_py(), 0)
                 stop = min(end - batch.column(0)[0].as_py(), batch.num_rows)
@@ -129,13 +151,12 @@ class Archive:
 
     def rows(self, image: Image) -> Iterator[list[tuple[bytes, bytes]]]:
         """All rows of an image, in the order of their keys."""
-        return rows_of(self._open(image.name))
+        return rows_of(image.name, self._open(image.name))
 
     def jobs(self, image: Image, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """The jobs of an image, by some columns."""
-        yield from self._open(image.name_of_jobs).iter_batches(
-            BATCH_ROWS, columns=list(columns), use_threads=False
-        )
+        name = image.name_of_jobs
+        yield from in_batches(name, self._open(name), BATCH_ROWS, list(columns))
 
     def count(self, image: Image) -> int:
         """How many rows an image has."""
@@ -150,24 +171,27 @@ class Archive:
             if stretch.first < end and stretch.last >= first
         ]
 
-    def _group(self, stretch: Stretch, number: int) -> _Group:
+    def _group(self, stretch: Stretch, file: pq.ParquetFile, number: int) -> _Group:
         with self._guard:
             if (stretch, number) in self._groups:
                 self._groups.move_to_end((stretch, number))
                 return self._groups[stretch, number]
-        table = self._open(stretch.name).read_row_group(number, columns=["seq", "record"], use_threads=False)
+            written = self._written
+        with reading(stretch.name):
+            table = file.read_row_group(number, columns=["seq", "record"], use_threads=False)
         group = _Group(table.column(0).to_pylist(), table.column(1).to_pylist())
         with self._guard:
+            if written != self._written:
+                # The file may be another one by now.
+                return group
             self._groups[stretch, number] = group
             while len(self._groups) > GROUPS_KEPT:
                 self._groups.popitem(last=False)
         return group
 
     def _open(self, name: str) -> pq.ParquetFile:
-        try:
+        with reading(name):
             return opened(self.folder.open(name))
-        except (OSError, pa.ArrowInvalid) as error:
-            raise Corrupt(f"archive file {name} cannot be read: {error}") from error
 
     # --- writing ---------------------------------------------------------------------------------------------------------
 
@@ -183,6 +207,7 @@ class Archive:
         self.folder.put(stretch.name, file)
         with self._guard:
             self._groups.clear()
+            self._written += 1
         self.look()
 
     def add_image(self, image: Image, rows: Path, jobs: Path | None = None) -> None:
@@ -245,6 +270,9 @@ def _one_after_the_other(stretches: Sequence[Stretch]) -> Iterator[Stretch]:
         first = stretch.last + 1
 
 
-def _overlaps(file: pq.ParquetFile, number: int, first: int, end: int) -> bool:
-    found = file.metadata.row_group(number).column(0).statistics
-    return found is None or (found.min < end and found.max >= first)
+def _groups(file: pq.ParquetFile, first: int, end: int) -> Sequence[int]:
+    """The row groups that have some of these events."""
+    found = (file.metadata.row_group(number).column(0).statistics for number in range(file.num_row_groups))
+    return [
+        number for number, seqs in enumerate(found) if seqs is None or (seqs.min < end and seqs.max >= first)
+    ]

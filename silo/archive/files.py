@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from silo.archive import job_columns
+from silo.errors import Corrupt
 from silo.events import codec
 from silo.events.catalogue import Event
 from silo.events.shown import values
@@ -119,16 +121,17 @@ def write_rows(file: Path, rows: Iterable[Sequence[tuple[bytes, bytes]]], *, row
             writer.write_table(_table(schema, lot))
 
 
-def write_jobs(file: Path, jobs: Iterable[Sequence[tuple[Key, JobRow]]]) -> None:
+def write_jobs(file: Path, jobs: Iterable[Sequence[tuple[Key, JobRow]]], *, rows_format: str) -> None:
     """Write jobs by their columns."""
-    with pq.ParquetWriter(file, job_columns.SCHEMA, compression="zstd") as writer:
+    schema = job_columns.SCHEMA.with_metadata({FORMAT: rows_format.encode()})
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for lot in _lots(job_columns.row(key, job) for page in jobs for key, job in page):
-            writer.write_table(_table(job_columns.SCHEMA, lot))
+            writer.write_table(_table(schema, lot))
 
 
 def read_rows(file: Path) -> Iterator[list[tuple[bytes, bytes]]]:
     """What `write_rows` wrote."""
-    return rows_of(opened(file))
+    return rows_of(file.name, opened(file))
 
 
 def opened(source: Path | IO[bytes]) -> pq.ParquetFile:
@@ -136,9 +139,28 @@ def opened(source: Path | IO[bytes]) -> pq.ParquetFile:
     return pq.ParquetFile(source, pre_buffer=False)
 
 
-def rows_of(file: pq.ParquetFile) -> Iterator[list[tuple[bytes, bytes]]]:
-    for batch in file.iter_batches(ROWS_AT_ONCE, use_threads=False):
+def rows_of(name: str, file: pq.ParquetFile) -> Iterator[list[tuple[bytes, bytes]]]:
+    """All rows of an opened file."""
+    for batch in in_batches(name, file, ROWS_AT_ONCE, ["key", "value"]):
         yield list(zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True))
+
+
+def in_batches(
+    name: str, file: pq.ParquetFile, rows: int, columns: list[str], groups: Sequence[int] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Some columns of some row groups.  A batch lies within a group, the size of which is bounded."""
+    for group in range(file.num_row_groups) if groups is None else groups:
+        with reading(name):
+            yield from file.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False)
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Raise Corrupt for what pyarrow and the disk say of a file."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise Corrupt(f"archive file {name} cannot be read: {error}") from error
 
 
 def _lots(rows: Iterable[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:

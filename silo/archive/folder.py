@@ -173,7 +173,7 @@ class InBucket:
 
 
 class Pieces(io.RawIOBase):
-    """An object that is read in pieces, a request each.  Raises OSError."""
+    """An object that is read in pieces, a request each.  Raises StoreFailed."""
 
     def __init__(self, store: ObjectStore, name: str, size: int) -> None:
         self._store = store
@@ -201,8 +201,8 @@ class Pieces(io.RawIOBase):
             return b""
         try:
             piece = bytes(obstore.get_range(self._store, self._name, start=self._at, length=length))
-        except BaseError as error:
-            raise OSError(first_line(error)) from error
+        except (BaseError, OSError) as error:
+            raise StoreFailed(f"archive {self._name}: {first_line(error)}") from error
         self._at += len(piece)
         return piece
 

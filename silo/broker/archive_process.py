@@ -44,6 +44,7 @@ class InChild:
     ) -> None:
         child = _Child(
             f"the file of the events {stretch.first} to {stretch.last}",
+            file.parent,
             {"first": stretch.first, "last": stretch.last, "file": str(file)},
         )
         await child.run(partial(_send, Home().pulled(pages)))
@@ -51,6 +52,7 @@ class InChild:
     async def image(self, archive: Archive, image: Image, directory: Path, progress: Progress) -> None:
         child = _Child(
             f"the image of event {image.seq}",
+            directory,
             {
                 "folder": archive.folder.described(),
                 "seq": image.seq,
@@ -81,8 +83,9 @@ class _Child:
     Not by asyncio: uvloop now and then closes the pipes of a process that has just begun.
     """
 
-    def __init__(self, what: str, wanted: dict[str, Any]) -> None:
+    def __init__(self, what: str, directory: Path, wanted: dict[str, Any]) -> None:
         self._what = what
+        self._directory = str(directory)
         self._wanted = wanted
         self._process: Process | None = None
         self._is_over = False
@@ -100,7 +103,12 @@ class _Child:
         with tempfile.TemporaryFile() as complaints:
             command = [sys.executable, "-m", __name__]
             process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                # What it leaves if it is killed goes with the directory.
+                env={**os.environ, "TMPDIR": self._directory},
             )
             self._process = process
             # If it has ended, it says why.

@@ -19,6 +19,7 @@ from silo.archive.database import ArchivedDatabase
 from silo.archive.files import Image
 from silo.broker.archive_process import InChild
 from silo.errors import Corrupt, ShardNotReady, SiloError
+from silo.events import codec
 from silo.shard.beside import Progress
 from silo.shard.checkpoint import read_note
 from silo.shard.cut import cut_log, last_cut
@@ -122,18 +123,25 @@ async def keep_archive(
     database = shard.database
     assert isinstance(database, ArchivedDatabase)
     archive, maker = database.archive, maker or InChild()
-    async with archive.lock:
+
+    def check() -> None:
+        database.check()
+        if shard.database is not database:
+            raise ShardNotReady(f"shard {shard.shard_id} was opened anew meanwhile")
+
+    async with shard.archive_lock:
+        check()
         await asyncio.to_thread(archive.look)
         await shard.checkpoint()
         snapshot = await database.snapshot()
         try:
             note = await read_note(snapshot)
-            await seal_events(archive, snapshot, note.seq, maker)
+            await seal_events(archive, snapshot, note.seq, maker, check)
             image_seq = archive.images[-1].seq if archive.images else 0
             if image is None:
                 image = await _image_is_due(shard, archive)
             if image and image_seq < note.seq:
-                difference = await seal_rows(archive, snapshot, progress or Progress(), maker)
+                difference = await seal_rows(archive, snapshot, progress or Progress(), maker, check)
                 if difference is not None:
                     raise Corrupt(
                         "no image is made, and the log not cut, as the rows are not those that the log gives: "
@@ -149,10 +157,11 @@ async def keep_archive(
 
 async def _cut(shard: Shard, database: ArchivedDatabase, retention_ms: int | None) -> None:
     archive = database.archive
-    if retention_ms is not None:
-        old = [image for image in archive.images if image.time_ms <= shard.now_ms() - retention_ms]
-        if old and old[-1].seq <= archive.last_seq:
-            await shard.execute(cut_log, old[-1].seq)
+    if retention_ms is not None and archive.images:
+        old = await asyncio.to_thread(_last_before, archive, shard.now_ms() - retention_ms)
+        # An image of the rows is there that the log leads on from.
+        if old and old <= archive.images[-1].seq:
+            await shard.execute(cut_log, old)
     # Also what an earlier broker has begun.
     upto_seq = await shard.execute(last_cut, None)
     if upto_seq and (deleted := await database.cut(upto_seq)):
@@ -162,6 +171,17 @@ async def _cut(shard: Shard, database: ArchivedDatabase, retention_ms: int | Non
             database.live_seq,
             deleted,
         )
+
+
+def _last_before(archive: Archive, time_ms: int) -> int:
+    """The last event of the files of which all events are as old; 0: there are none."""
+    last_seq = 0
+    for stretch in archive.stretches:
+        record = archive.record(stretch.last)
+        if record is None or codec.decode(stretch.last, record[1])[0].time_ms > time_ms:
+            break
+        last_seq = stretch.last
+    return last_seq
 
 
 async def _thin(shard: Shard, archive: Archive) -> None:

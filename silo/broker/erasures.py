@@ -69,7 +69,8 @@ async def _erase_events(shard: Shard, erasure: Erasure) -> int:
         return await erase_log(database, before=erasure.seq, tenant=row.tenant, job_id=row.job_id)
     archive, change = database.archive, partial(erased, tenant=row.tenant, job_id=row.job_id)
     # Nobody makes a file of what was read before.
-    async with archive.lock:
+    async with shard.archive_lock:
+        await asyncio.to_thread(archive.look)
         count = await erase_log(database.inner, before=erasure.seq, tenant=row.tenant, job_id=row.job_id)
         count = max(count, await asyncio.to_thread(archive.rewrite, change, erasure.seq))
         # They have the data, too; the next one will not.

@@ -151,6 +151,8 @@ def jobs_in_columns(
         or wanted.metadata is not None
         or wanted.statuses is not None
         or "payload" in columns
+        # Its part is walked by itself.
+        or wanted.one("tenant") is not None
     ):
         return None
     found = jobs_of_image(snapshot)

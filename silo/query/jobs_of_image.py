@@ -11,10 +11,11 @@ import pyarrow.compute as pc
 from silo.archive.archive import Archive
 from silo.archive.files import Image
 from silo.events import codec
+from silo.projections.fold import ROWS_FORMAT
 from silo.projections.jobs import JOBS
 from silo.query.snapshot import ShardSnapshot
 
-EVENTS_SINCE_MAX = 3_000_000
+EVENTS_SINCE_MAX = 500_000
 """If more have happened since the image, the jobs themselves are read."""
 
 WAITING, SCHEDULED = "Waiting", "Scheduled"
@@ -73,7 +74,7 @@ def jobs_of_image(snapshot: ShardSnapshot) -> JobsOfImage | None:
     archive = snapshot.archive
     if archive is None:
         return None
-    image = archive.newest_with_jobs(snapshot.seq)
+    image = archive.newest_with_jobs(snapshot.seq, rows_format=ROWS_FORMAT)
     if image is None or snapshot.seq - image.seq > EVENTS_SINCE_MAX:
         return None
     told: set[tuple[str | None, str | None]] = set()

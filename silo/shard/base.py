@@ -52,7 +52,7 @@ async def base_of(reader: Reader, upto_seq: int) -> Base | None:
     archive = reader.archive
     usable = [image for image in archive.images if reader.live_seq - 1 <= image.seq <= upto_seq]
     for image in usable:
-        if await asyncio.to_thread(archive.format_of, image) == ROWS_FORMAT:
+        if await asyncio.to_thread(archive.has_format, image, ROWS_FORMAT):
             return Base(archive, image)
     return None
 

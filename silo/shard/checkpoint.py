@@ -23,6 +23,7 @@ from typing import Any
 
 import attrs
 
+from silo.archive.database import require_archive
 from silo.errors import Corrupt
 from silo.events.packing import from_bytes, to_bytes
 from silo.projections.fold import ROWS_FORMAT, TABLES
@@ -94,6 +95,8 @@ async def find_rows(db: Database) -> Note:
     logger.warning(
         "the rows are in format %s, not %s: they are made anew from the log", rows_format, ROWS_FORMAT
     )
+    # Without what was cut off the log they would be gone for good.
+    await require_archive(db)
     await remove_rows(db)
     return Note(0, 0)
 

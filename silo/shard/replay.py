@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 
+from silo.archive.database import require_archive
 from silo.events.catalogue import Event
 from silo.events.log import read
 from silo.projections.fold import TABLES, apply
@@ -104,6 +105,8 @@ async def remake(db: Database, *, progress: Callable[[int], None] | None = None)
 
     A crash in between leaves a database that whoever opens it makes the rest of.  Returns what the rows stand for.
     """
+    # Without it the rows would be gone for good.
+    await require_archive(db)
     await remove_rows(db)
     return await rebuild(db, db, base=await base_of(db, INT64_MAX), progress=progress)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Protocol
@@ -34,6 +34,10 @@ RECORDS_PER_PAGE = 16
 EVENTS, ROWS, JOBS_FILE = "events.parquet", "rows.parquet", "jobs.parquet"
 
 
+Check = Callable[[], None]
+"""Raises SiloError if the database is somebody else's by now."""
+
+
 class Maker(Protocol):
     """Makes files, here or in another process."""
 
@@ -49,7 +53,13 @@ class Maker(Protocol):
 
 
 async def seal_events(
-    archive: Archive, snapshot: Reader, upto_seq: int, maker: Maker, *, per_file: int = EVENTS_PER_FILE
+    archive: Archive,
+    snapshot: Reader,
+    upto_seq: int,
+    maker: Maker,
+    check: Check,
+    *,
+    per_file: int = EVENTS_PER_FILE,
 ) -> None:
     """Put the events that the archive does not have yet into it, up to this one."""
     while (first := archive.last_seq + 1) <= upto_seq:
@@ -59,6 +69,8 @@ async def seal_events(
         with tempfile.TemporaryDirectory(prefix="silo-events-") as name:
             file = Path(name, EVENTS)
             await maker.events(archive, stretch, pages, file)
+            # Whoever has let go of the database puts nothing beside it any more.
+            check()
             await asyncio.to_thread(archive.add_stretch, stretch, file)
 
 
@@ -85,7 +97,7 @@ def _events(pages: Iterator[list[Row]], stretch: Stretch) -> Iterator[list[Event
 
 
 async def seal_rows(
-    archive: Archive, snapshot: Reader, progress: Progress, maker: Maker
+    archive: Archive, snapshot: Reader, progress: Progress, maker: Maker, check: Check
 ) -> Difference | None:
     """Make an image of the rows, from the archive alone, and take it in if the stored rows are the same.
 
@@ -98,6 +110,7 @@ async def seal_rows(
     with tempfile.TemporaryDirectory(prefix="silo-image-") as name:
         directory = Path(name)
         await maker.image(archive, image, directory, progress)
+        check()
         stored = Home().pulled(_all_rows(snapshot))
         difference = await asyncio.to_thread(_first_difference, directory / ROWS, stored)
         if difference is None:
@@ -114,7 +127,7 @@ async def make_image(archive: Archive, image: Image, directory: Path, progress: 
         home = Home()
         rows, jobs = home.pulled(_all_rows(database)), home.pulled(_jobs(database))
         await asyncio.to_thread(write_rows, directory / ROWS, rows, rows_format=ROWS_FORMAT)
-        await asyncio.to_thread(write_jobs, directory / JOBS_FILE, jobs)
+        await asyncio.to_thread(write_jobs, directory / JOBS_FILE, jobs, rows_format=ROWS_FORMAT)
 
 
 async def _jobs(reader: Reader) -> AsyncIterator[list[tuple[Key, JobRow]]]:

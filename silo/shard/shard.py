@@ -145,6 +145,8 @@ class Shard:
         self._changed = asyncio.Event()
         self._checkpoint_wanted = asyncio.Event()
         self._checkpointing = asyncio.Lock()
+        # Of whoever writes to the archive, across all openings: who began in an earlier one may not be done.
+        self.archive_lock = asyncio.Lock()
         self._failed = _Failure()
         self._room = asyncio.Event()
         self._commands = 0

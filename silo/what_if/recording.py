@@ -162,6 +162,9 @@ class Recording:
             happened = _HAPPENED.get(type(event))
             if life is not None and happened is not None:
                 happened(self, life, event)
+            elif self._in_window and isinstance(event, JobRestarted | JobReimported):
+                # It had ended before the window began, and is not known any more.
+                self.left_out[f"{type(event).__name__} of jobs that had ended before"] += 1
 
     def end(self, to_ms: int | None = None) -> None:
         """There are no more events; the window ends then, or with the last of them."""

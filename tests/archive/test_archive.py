@@ -173,6 +173,34 @@ def test_a_disk_that_fails_is_named_and_nothing_half_written_stays(tmp_path):
         Archive(OnDisk(tmp_path / "archive", fsync=False)).look()
 
 
+def test_damage_in_the_middle_of_a_file_is_named(tmp_path):
+    archive = an_archive(OnDisk(tmp_path, fsync=False), 40)
+    file = tmp_path / Stretch(1, 40).name
+    content = bytearray(file.read_bytes())
+    for at in range(4, len(content) // 2):
+        content[at] ^= 0xFF
+    file.write_bytes(bytes(content))
+    with pytest.raises(Corrupt, match="archive file events-"):
+        list(archive.records(1, 41))
+    with pytest.raises(Corrupt, match="archive file events-"):
+        list(archive.batches(1, 41, ["type", "data"]))
+
+
+def test_a_damaged_image_is_left_aside(tmp_path):
+    folder = OnDisk(tmp_path / "archive", fsync=False)
+    archive = an_archive(folder, 3)
+    write_rows(tmp_path / "rows", [[(b"\x10", b"")]], rows_format=FORMAT)
+    for seq in (1, 2):
+        archive.add_image(Image(seq, seq), tmp_path / "rows")
+    (tmp_path / "archive" / Image(2, 2).name).write_bytes(b"no parquet")
+    assert archive.image_before(9, rows_format=FORMAT) == Image(1, 1)
+
+
+def test_a_batch_lies_within_a_row_group(folder):
+    archive = an_archive(folder, 40)
+    assert max(batch.num_rows for batch in archive.batches(1, 41, ["type"])) <= 4
+
+
 def test_others_read_the_same_files(tmp_path):
     an_archive(OnDisk(tmp_path, fsync=False), 10, 30)
     told = duckdb.sql(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from typing import Any
 
@@ -113,6 +114,27 @@ def test_a_moment_is_told_from_an_image_and_what_came_after_it(tmp_path):
             await keep_archive(shard, 0, image=False, maker=Here())
             assert shard.database.live_seq > 1
             assert [await answered(shard, sql) for sql in asked] == from_images
+
+    run(main())
+
+
+def test_many_may_ask_for_the_past_of_a_log_that_was_cut(tmp_path):
+    async def main() -> None:
+        chance, clock, memory = random.Random(10), Clock(), MemoryDatabase()
+
+        async def open_it():
+            return await with_archive(memory, Archive(OnDisk(tmp_path, fsync=False)))
+
+        async with serving(open_it, clock=clock) as shard:
+            await live(shard, a_history(chance), chance)
+            await keep_archive(shard, None, image=True, maker=Here())
+            clock.now_ms += 1
+            await keep_archive(shard, 0, image=False, maker=Here())
+            for image in shard.database.archive.images:
+                shard.database.archive.drop(image)
+            # More than there are threads.
+            many = [state_at(shard, Moment(time_ms=NOW)) for _ in range(40)]
+            assert len({snapshot.seq for snapshot in await asyncio.gather(*many)}) == 1
 
     run(main())
 

@@ -235,6 +235,14 @@ def test_a_job_that_failed_before_the_window_has_so_many_tries_less():
     assert isinstance(events[-1], JobFailed)
 
 
+def test_a_restart_of_what_had_ended_before_the_window_is_counted():
+    life = a_life(0, failed(10), took(10), retry_policy=None)
+    before = play(a_recording(arrives(life), Action(NOW + 5_000, Act.RESTART, life)))
+    window = recorded(before, NOW + 1_000, NOW + MINUTE)
+    assert window.carried_in == []
+    assert window.left_out == {"JobRestarted of jobs that had ended before": 1}
+
+
 RUNS = st.builds(
     Run, st.integers(0, 3_000), st.sampled_from([Ending.SUCCEEDED, Ending.SUCCEEDED, Ending.FAILED])
 )
