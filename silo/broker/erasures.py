@@ -66,7 +66,8 @@ async def _erase_events(shard: Shard, erasure: Erasure) -> int:
     """Take the data out of the log, and of the archive.  Returns of how many events."""
     database, row = shard.database, erasure.row
     if not isinstance(database, ArchivedDatabase):
-        return await erase_log(database, before=erasure.seq, tenant=row.tenant, job_id=row.job_id)
+        async with shard.archive_lock:
+            return await erase_log(database, before=erasure.seq, tenant=row.tenant, job_id=row.job_id)
     archive, change = database.archive, partial(erased, tenant=row.tenant, job_id=row.job_id)
     # Nobody makes a file of what was read before.
     async with shard.archive_lock:

@@ -62,17 +62,25 @@ class Finding:
 
 async def verify_beside(shard: Shard, progress: Progress) -> Finding | None:
     """Make the rows of a shard's newest checkpoint anew from its log, and compare them.  Raises what the shard raises."""
-    await shard.checkpoint()
-    snapshot = await shard.database.snapshot()
-    try:
+    async with still(shard) as snapshot:
         progress.total = (await read_note(snapshot)).seq
         base = await base_of(snapshot, progress.total)
         difference = await elsewhere(verified(Bridge(Home(), snapshot), base, progress))
         if difference is None:
             return None
         return Finding(difference, await events_there(snapshot, difference))
-    finally:
-        snapshot.release()
+
+
+@asynccontextmanager
+async def still(shard: Shard) -> AsyncIterator[Snapshot]:
+    """The rows of a shard's newest checkpoint, and the log with what was cut off it, while nobody erases in there."""
+    async with shard.archive_lock:
+        await shard.checkpoint()
+        snapshot = await shard.database.snapshot()
+        try:
+            yield snapshot
+        finally:
+            snapshot.release()
 
 
 async def verified(live: Reader, base: Base | None, progress: Progress) -> Difference | None:
@@ -86,14 +94,10 @@ async def rebuild_beside(shard: Shard, tables: Sequence[Table[Any]], progress: P
 
     The shard serves while the rows are made; it stands still while they are compared.  Raises what the shard raises.
     """
-    await shard.checkpoint()
-    snapshot = await shard.database.snapshot()
-    try:
+    async with still(shard) as snapshot:
         progress.total = (await read_note(snapshot)).seq
         base = await base_of(snapshot, progress.total)
         return await elsewhere(_rebuilt(shard, Home(), snapshot, base, tables, progress))
-    finally:
-        snapshot.release()
 
 
 async def _rebuilt(

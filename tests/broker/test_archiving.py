@@ -37,7 +37,7 @@ from silo.storage.memory import MemoryDatabase
 from silo.storage.stores import StoreSpec, open_database
 from tests.archive.makers import Here
 from tests.builders import a_job
-from tests.serving import IN_S, Clock, Watched, run, serving
+from tests.serving import IN_S, Clock, Watched, run, serving, turns
 from tests.shard.test_replay_equivalence import STEPS, World, quiet
 
 DAYS_KEPT = 2 * DAY_MS
@@ -319,6 +319,25 @@ def test_what_was_cut_off_is_read_before_any_row_is_removed(tmp_path):
             Corrupt, match=r"the log begins with event 2[12], .* files of it are missing, bring them back"
         ):
             await open_it()
+
+    run(story())
+
+
+def test_who_verifies_is_not_misled_by_an_erasure_that_ends_meanwhile(tmp_path):
+    async def story():
+        clock = Clock()
+        async with serving(archived(MemoryDatabase(), tmp_path), clock=clock) as shard:
+            await some_jobs(shard, 0)
+            clock.now_ms += DAYS_KEPT
+            await keep_archive(shard, DAYS_KEPT)
+            await shard.execute(cancel, JobName("acme", "j3"))
+            verifying = asyncio.create_task(verify_beside(shard, Progress()))
+            await turns()
+            await shard.execute(erase, JobName("acme", "j3"))
+            erasing = asyncio.create_task(carry_out(shard, await shard.execute(next_erasure, None)))
+            assert await verifying is None
+            await erasing
+            assert await verify_beside(shard, Progress()) is None
 
     run(story())
 
