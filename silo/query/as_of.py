@@ -97,9 +97,17 @@ async def _rows_at(live: ShardSnapshot, last_seq: int, rows: Rows, disk: MemoryD
         )
     if base is not None and (count := base.archive.count(base.image)) > ROWS_MAX:
         raise Exhausted(f"there were {count} rows at that moment, and a statement holds {ROWS_MAX} at most")
-    after = await base.load(disk) if base is not None else Note(0, 0)
+    after = await base.load(disk, go_on=live.go_on) if base is not None else Note(0, 0)
     # What changes is not written: it stays in memory, over what the image has.
-    return await replay(_Log(live), rows, disk, after=after, upto=last_seq, rows_max=NEVER)  # type: ignore[arg-type]
+    return await replay(
+        _Log(live),  # type: ignore[arg-type]
+        rows,
+        disk,
+        after=after,
+        upto=last_seq,
+        rows_max=NEVER,
+        progress=lambda _: live.go_on(),
+    )
 
 
 def _last_seq(live: ShardSnapshot, moment: Moment) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import attrs
@@ -29,10 +29,15 @@ class Base:
     def note(self) -> Note:
         return Note(self.image.seq, self.image.time_ms)
 
-    async def load(self, database: Database) -> Note:
-        """Write them into a database without rows.  Returns what they stand for."""
+    async def load(self, database: Database, *, go_on: Callable[[], None] = lambda: None) -> Note:
+        """Write them into a database without rows.  Returns what they stand for.
+
+        Args:
+            go_on: called for each page; what it raises ends the work.
+        """
         pages = self.archive.rows(self.image)
         while (page := await asyncio.to_thread(_next, pages)) is not None:
+            go_on()
             await load_rows(database, page)
         await write_note(database, self.note)
         return self.note

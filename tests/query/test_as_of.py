@@ -16,7 +16,9 @@ from silo.errors import Exhausted, Invalid
 from silo.projections.jobs import JOBS
 from silo.query import as_of
 from silo.query.as_of import Moment, moment_of, state_at
+from silo.query.snapshot import Stopped, take
 from silo.query.statement import plan
+from silo.shard.base import Base
 from silo.shard.checkpoint import Note
 from silo.shard.replay import replay
 from silo.shard.rows import Rows
@@ -114,6 +116,25 @@ def test_a_moment_is_told_from_an_image_and_what_came_after_it(tmp_path):
             await keep_archive(shard, 0, image=False, maker=Here())
             assert shard.database.live_seq > 1
             assert [await answered(shard, sql) for sql in asked] == from_images
+
+    run(main())
+
+
+def test_nobody_goes_on_loading_an_image_for_a_statement_that_was_given_up(tmp_path):
+    async def main() -> None:
+        memory = MemoryDatabase()
+
+        async def open_it():
+            return await with_archive(memory, Archive(OnDisk(tmp_path, fsync=False)))
+
+        async with serving(open_it) as shard:
+            await live(shard, a_history(random.Random(11)), random.Random(11))
+            await keep_archive(shard, None, image=True, maker=Here())
+            snapshot = await take(shard, ())
+            snapshot.release()
+            [image] = shard.database.archive.images
+            with pytest.raises(Stopped):
+                await Base(shard.database.archive, image).load(MemoryDatabase(), go_on=snapshot.go_on)
 
     run(main())
 
