@@ -8,11 +8,10 @@ threads; `lock` is for whoever writes.
 from __future__ import annotations
 
 import logging
-import tempfile
 import threading
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import attrs
@@ -34,12 +33,12 @@ from silo.archive.folder import Folder
 from silo.errors import Corrupt
 from silo.events import codec
 from silo.events.catalogue import Event
+from silo.events.erasing import Targets
 from silo.events.log import record_key
+from silo.storage.scratch import scratch_directory
 
 Record = tuple[bytes, bytes]
 """A key and a value of the log."""
-
-Change = Callable[[int, bytes], Event | None]
 
 GROUPS_KEPT = 2
 
@@ -76,6 +75,13 @@ class Archive:
         stretches, images = parse(names)
         self._with_jobs = tuple(image for image in images if image.name_of_jobs in names)
         self.stretches, self.images = tuple(_one_after_the_other(stretches)), tuple(images)
+
+    def look_anew(self) -> None:
+        """The same, when files may have taken the place of those that were read before."""
+        with self._guard:
+            self._groups.clear()
+            self._written += 1
+        self.look()
 
     @property
     def last_seq(self) -> int:
@@ -197,18 +203,15 @@ class Archive:
 
     def add_events(self, stretch: Stretch, events: Iterable[Sequence[Event]]) -> None:
         """Take in the events that come next, or come in the place of those that were there."""
-        with tempfile.TemporaryDirectory(prefix="silo-events-") as name:
-            file = Path(name, stretch.name)
+        with scratch_directory() as directory:
+            file = directory / stretch.name
             write_events(file, events)
             self.add_stretch(stretch, file)
 
     def add_stretch(self, stretch: Stretch, file: Path) -> None:
         """Take in a file of events."""
         self.folder.put(stretch.name, file)
-        with self._guard:
-            self._groups.clear()
-            self._written += 1
-        self.look()
+        self.look_anew()
 
     def add_image(self, image: Image, rows: Path, jobs: Path | None = None) -> None:
         """Take in the files of an image; it is there when that of the rows is."""
@@ -222,43 +225,40 @@ class Archive:
         self.folder.delete(image.name_of_jobs)
         self.look()
 
-    def rewrite(self, change: Change, before: int) -> int:
-        """Write those files anew in which events change.
-
-        Args:
-            change: what becomes of the event with this number and record; None: it stays as it is.
-            before: only of events before this one.
+    def erase(self, targets: Targets) -> int:
+        """Write those files anew that have data of these jobs, without it.
 
         Returns:
-            How many events changed.
+            From how many events it was taken.
         """
-        changed = 0
+        erased = 0
         for stretch in self.stretches:
-            if stretch.first < before:
-                changed += self._rewrite(stretch, change, before)
-        return changed
+            if stretch.first < targets.before and self._has_any(stretch, targets):
+                erased += self._erase(stretch, targets)
+        return erased
 
-    def _rewrite(self, stretch: Stretch, change: Change, before: int) -> int:
-        if not any(
-            change(seq, record) is not None
-            for seqs, records in self._slices(stretch.first, min(before, stretch.last + 1))
+    def _has_any(self, stretch: Stretch, targets: Targets) -> bool:
+        return any(
+            targets.without(seq, record)[1]
+            for seqs, records in self._slices(stretch.first, min(targets.before, stretch.last + 1))
             for seq, record in zip(seqs, records, strict=True)
-        ):
-            return 0
-        changed = 0
+        )
+
+    def _erase(self, stretch: Stretch, targets: Targets) -> int:
+        erased = 0
 
         def events() -> Iterator[list[Event]]:
-            nonlocal changed
+            nonlocal erased
             for seqs, records in self._slices(stretch.first, stretch.last + 1):
-                told = []
+                told: list[Event] = []
                 for seq, record in zip(seqs, records, strict=True):
-                    new = change(seq, record) if seq < before else None
-                    changed += new is not None
-                    told.append(new if new is not None else codec.decode(seq, record)[0])
+                    without, count = targets.without(seq, record)
+                    erased += count
+                    told += without or codec.decode(seq, record)
                 yield told
 
         self.add_events(stretch, events())
-        return changed
+        return erased
 
 
 def _one_after_the_other(stretches: Sequence[Stretch]) -> Iterator[Stretch]:

@@ -1,7 +1,8 @@
 """Makes the files of an archive in a process of its own, so that nobody who is served waits for it.
 
 The broker tells it on standard input what to make, and for a file of events sends the records of the log after that, as
-they are; it hears on standard output how far the work is.  The process reads nothing but that and the archive.
+they are; it hears on standard output how far the work is, or what came of it.  The process reads nothing but that and the
+archive.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from typing import Any, BinaryIO
 from silo.archive.archive import Archive, Record
 from silo.archive.files import Image, Stretch
 from silo.archive.folder import folder_from
-from silo.errors import StoreFailed
+from silo.errors import Corrupt, SiloError, StoreFailed
+from silo.events.erasing import Target, Targets
 from silo.events.log import first_seq_of, record_key
 from silo.shard.beside import Progress
 from silo.shard.elsewhere import Home
@@ -32,12 +34,13 @@ Process = subprocess.Popen[bytes]
 
 NICENESS = 10
 TELL_EVERY = 10_000
+EXIT_FAILED, EXIT_CORRUPT = 1, 2
 FRAME = struct.Struct(">QQ")
 """Before each record: its first sequence number, and its length."""
 
 
 class InChild:
-    """`Maker`, each time in a process that ends with the call.  Raises StoreFailed if that fails."""
+    """`Maker`, each time in a process that ends with the call.  Raises Corrupt for what it found, else StoreFailed."""
 
     async def events(
         self, archive: Archive, stretch: Stretch, pages: AsyncIterator[list[Record]], file: Path
@@ -61,6 +64,19 @@ class InChild:
             },
         )
         await child.run(partial(_listen, progress))
+
+    async def erase(self, archive: Archive, targets: Targets, directory: Path) -> int:
+        child = _Child(
+            "the archive without what is to be erased",
+            directory,
+            {
+                "folder": archive.folder.described(),
+                "erased": [[target.tenant, target.job_id, target.before] for target in targets.each],
+            },
+        )
+        counted = Progress()
+        await child.run(partial(_listen, counted))
+        return counted.seq
 
 
 def _send(pages: Iterator[list[Record]], process: Process) -> None:
@@ -122,7 +138,8 @@ class _Child:
                 complaints.seek(0)
                 said = complaints.read().decode(errors="replace").split("\n")
                 reason = next((line for line in reversed(said) if line), f"exit code {process.returncode}")
-                raise StoreFailed(f"{self._what} could not be made: {reason}")
+                kind = Corrupt if process.returncode == EXIT_CORRUPT else StoreFailed
+                raise kind(f"{self._what} could not be made: {reason}")
 
     def _talk(self, process: Process, talk: Callable[[Process], None]) -> None:
         assert process.stdin is not None
@@ -138,20 +155,32 @@ class _Child:
 
 
 def main() -> None:
-    """Make what is wanted."""
+    """Make what is wanted.  Standard error says in its last line why that failed."""
     os.nice(NICENESS)
-    wanted: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
+    status = 0
+    try:
+        _make(json.loads(sys.stdin.buffer.readline()))
+    except SiloError as error:
+        print(error, file=sys.stderr, flush=True)
+        status = EXIT_CORRUPT if isinstance(error, Corrupt) else EXIT_FAILED
+    sys.stdout.flush()
+    # SlateDB and obstore have threads that go on, and may call into an interpreter that is ending.
+    os._exit(status)
+
+
+def _make(wanted: dict[str, Any]) -> None:
     if "first" in wanted:
         stretch = Stretch(wanted["first"], wanted["last"])
         write_stretch(stretch, _records(sys.stdin.buffer), Path(wanted["file"]))
+    elif "erased" in wanted:
+        archive = Archive(folder_from(wanted["folder"]))
+        archive.look()
+        print(archive.erase(Targets(Target(*each) for each in wanted["erased"])))
     else:
         archive = Archive(folder_from(wanted["folder"]))
         archive.look()
         image = Image(wanted["seq"], wanted["time_ms"])
         asyncio.run(make_image(archive, image, Path(wanted["directory"]), _Told()))
-    sys.stdout.flush()
-    # SlateDB and obstore have threads that go on, and may call into an interpreter that is ending.
-    os._exit(0)
 
 
 def _records(source: BinaryIO) -> Iterator[list[Record]]:

@@ -122,7 +122,7 @@ async def keep_archive(
     """
     database = shard.database
     assert isinstance(database, ArchivedDatabase)
-    archive, maker = database.archive, maker or InChild()
+    archive, maker, progress = database.archive, maker or InChild(), progress or Progress()
 
     def check() -> None:
         database.check()
@@ -136,12 +136,12 @@ async def keep_archive(
         snapshot = await database.snapshot()
         try:
             note = await read_note(snapshot)
-            await seal_events(archive, snapshot, note.seq, maker, check)
+            await seal_events(archive, snapshot, note.seq, progress, maker, check)
             image_seq = archive.images[-1].seq if archive.images else 0
             if image is None:
                 image = await _image_is_due(shard, archive)
             if image and image_seq < note.seq:
-                difference = await seal_rows(archive, snapshot, progress or Progress(), maker, check)
+                difference = await seal_rows(archive, snapshot, progress, maker, check)
                 if difference is not None:
                     raise Corrupt(
                         "no image is made, and the log not cut, as the rows are not those that the log gives: "

@@ -7,37 +7,50 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from functools import partial
+from collections.abc import Sequence
 
+from silo.archive.archive import Archive
 from silo.archive.database import ArchivedDatabase
+from silo.broker.archive_process import InChild
 from silo.errors import SiloError, Unavailable
-from silo.events.erasing import erase_log, erased
+from silo.events.erasing import Target, Targets, erase_log
 from silo.projections.jobs import JOBS
 from silo.shard.disk import decoded, key_of, read_table
-from silo.shard.erase import Erasure, erase_rows, finish_erasure, next_erasure
+from silo.shard.erase import Erasure, erase_rows, finish_erasures, next_erasures
 from silo.shard.jobs import JobName
+from silo.shard.seal import Maker
 from silo.shard.shard import Shard
+from silo.storage.scratch import scratch_directory
 
 logger = logging.getLogger(__name__)
 
 JOBS_PER_COMMAND = 200
+AT_ONCE = 100
+"""So many requests are carried out together: the log and the archive are read once for all of them."""
+
 LOOK_AGAIN_S = 0.5
 RETRY_S = 1.0
+RETRY_MOST_S = 60.0
+"""After as many failures in a row; the wait doubles with each."""
+
 RETRY_LATER_S = 600.0
 
 
 async def run_erasures(shard: Shard) -> None:
     """Erase what is to be erased in one shard, until cancelled."""
+    wait_s = RETRY_S
     with shard.listening() as decided:
         while True:
             await decided.wait()
             decided.clear()
             try:
-                while (erasure := await shard.execute(next_erasure, None)) is not None:
-                    await carry_out(shard, erasure)
-            except Unavailable:
-                # The shard is opening again, or for good somebody else's.
-                await asyncio.sleep(RETRY_S)
+                while erasures := await shard.execute(next_erasures, AT_ONCE):
+                    await carry_out(shard, erasures)
+            except Unavailable as error:
+                # The shard is opening again, or for good somebody else's; or the archive cannot be reached.
+                logger.info("shard %s: erasing: %s; it is tried again", shard.shard_id, error)
+                await asyncio.sleep(wait_s)
+                wait_s = min(2 * wait_s, RETRY_MOST_S)
                 decided.set()
                 continue
             except SiloError as error:
@@ -46,34 +59,44 @@ async def run_erasures(shard: Shard) -> None:
                 await asyncio.sleep(RETRY_LATER_S)
                 decided.set()
                 continue
+            wait_s = RETRY_S
             await asyncio.sleep(LOOK_AGAIN_S)
 
 
-async def carry_out(shard: Shard, erasure: Erasure) -> None:
-    """Erase the rows of a whole tenant, if that is asked for, then the log.  Raises what the shard and its store raise."""
-    row = erasure.row
-    if row.job_id is None:
-        await _erase_tenant_rows(shard, erasure)
+async def carry_out(shard: Shard, erasures: Sequence[Erasure], *, maker: Maker | None = None) -> None:
+    """Erase the rows of whole tenants, if that is asked for, then the log.  Raises what the shard and its store raise.
+
+    Args:
+        maker: what writes the files of the archive anew; None: a process of its own.
+    """
+    for erasure in erasures:
+        if erasure.row.job_id is None:
+            await _erase_tenant_rows(shard, erasure)
     # `silo verify` makes the rows of the checkpoint from the log: there must be none left that stands for what was there.
     await shard.checkpoint()
-    count = await _erase_events(shard, erasure)
-    await shard.execute(finish_erasure, erasure)
-    about = f"job {row.job_id}" if row.job_id is not None else "all jobs"
-    logger.info("shard %s: erased %s of tenant %s from %d events", shard.shard_id, about, row.tenant, count)
+    targets = Targets(Target(each.row.tenant, each.row.job_id, each.seq) for each in erasures)
+    count = await _erase_events(shard, targets, maker or InChild())
+    await shard.execute(finish_erasures, erasures)
+    for erasure in erasures:
+        row = erasure.row
+        about = f"job {row.job_id}" if row.job_id is not None else "all jobs"
+        logger.info("shard %s: erased %s of tenant %s", shard.shard_id, about, row.tenant)
+    logger.info("shard %s: %d events carry less for it", shard.shard_id, count)
 
 
-async def _erase_events(shard: Shard, erasure: Erasure) -> int:
+async def _erase_events(shard: Shard, targets: Targets, maker: Maker) -> int:
     """Take the data out of the log, and of the archive.  Returns of how many events."""
-    database, row = shard.database, erasure.row
+    database = shard.database
     if not isinstance(database, ArchivedDatabase):
         async with shard.archive_lock:
-            return await erase_log(database, before=erasure.seq, tenant=row.tenant, job_id=row.job_id)
-    archive, change = database.archive, partial(erased, tenant=row.tenant, job_id=row.job_id)
+            return await erase_log(database, targets)
+    archive = database.archive
     # Nobody makes a file of what was read before.
     async with shard.archive_lock:
         await asyncio.to_thread(archive.look)
-        count = await erase_log(database.inner, before=erasure.seq, tenant=row.tenant, job_id=row.job_id)
-        count = max(count, await asyncio.to_thread(archive.rewrite, change, erasure.seq))
+        count = await erase_log(database.inner, targets)
+        if any(stretch.first < targets.before for stretch in archive.stretches):
+            count = max(count, await _erase_archive(archive, targets, maker))
         # They have the data, too; the next one will not.
         for image in archive.images:
             await asyncio.to_thread(archive.drop, image)
@@ -82,6 +105,15 @@ async def _erase_events(shard: Shard, erasure: Erasure) -> int:
         await database.flush()
         await database.compact()
     return count
+
+
+async def _erase_archive(archive: Archive, targets: Targets, maker: Maker) -> int:
+    with scratch_directory() as directory:
+        try:
+            return await maker.erase(archive, targets, directory)
+        finally:
+            # Some files may be new, also if it failed.
+            await asyncio.to_thread(archive.look_anew)
 
 
 async def _erase_tenant_rows(shard: Shard, erasure: Erasure) -> None:

@@ -145,7 +145,7 @@ def job_rows(snapshot: ShardSnapshot, wanted: Wanted, columns: Columns) -> Lists
 def jobs_in_columns(
     snapshot: ShardSnapshot, wanted: Wanted, columns: Columns
 ) -> tuple[Iterator[pa.RecordBatch], Lists] | None:
-    """All jobs, mostly by columns; None if an index answers, or there is no image that could."""
+    """All jobs, mostly by columns; None if something else is sooner read, or there is no image."""
     if (
         "id" in wanted.equal
         or wanted.metadata is not None
@@ -153,6 +153,8 @@ def jobs_in_columns(
         or "payload" in columns
         # Its part is walked by itself.
         or wanted.one("tenant") is not None
+        # A few are sooner read than it is known which of the image still hold.
+        or (wanted.rows is not None and wanted.rows <= READ_ALONE_MAX)
     ):
         return None
     found = jobs_of_image(snapshot)

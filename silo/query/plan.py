@@ -33,6 +33,7 @@ class Wanted:
         equal: columns that must have one of these values.
         least, most: columns that must be at least, or at most, this.
         metadata: a key and its value; with `is_prefix`, how its value begins.
+        rows: so many are enough, whichever they are; None: it wants all that fit.
     """
 
     equal: dict[str, tuple[Any, ...]] = attrs.field(factory=dict)
@@ -40,6 +41,7 @@ class Wanted:
     most: dict[str, int] = attrs.field(factory=dict)
     metadata: tuple[str, str] | None = None
     is_prefix: bool = False
+    rows: int | None = None
 
     def one(self, column: str) -> Any:
         """The only value that a column may have; None if it may have several."""
@@ -62,17 +64,20 @@ NOTHING_SAID = Wanted()
 def wanted_of(plan: Any) -> dict[str, Wanted]:
     """What an optimized plan asks of each table.  A table that it reads twice is read whole."""
     found: defaultdict[str, list[Wanted]] = defaultdict(list)
-    for table, conditions in _scans(plan, ()):
-        found[table].append(_wanted(conditions))
+    for scan, conditions in _scans(plan, ()):
+        wanted = _wanted(conditions)
+        if not conditions:
+            wanted = attrs.evolve(wanted, rows=scan.fetch())
+        found[scan.table_name()].append(wanted)
     return {table: each[0] if len(each) == 1 else NOTHING_SAID for table, each in found.items()}
 
 
-def _scans(plan: Any, above: Sequence[Any]) -> Iterator[tuple[str, list[Any]]]:
-    """The tables that are read, each with the conditions on it and right above it."""
+def _scans(plan: Any, above: Sequence[Any]) -> Iterator[tuple[Any, list[Any]]]:
+    """The scans of tables, each with the conditions on it and right above it."""
     node = plan.to_variant()
     match type(node).__name__:
         case "TableScan":
-            yield node.table_name(), [*node.filters(), *above]
+            yield node, [*node.filters(), *above]
             return
         case "Filter":
             above = [*above, node.predicate()]

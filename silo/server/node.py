@@ -37,6 +37,7 @@ from silo.server.side_services import Health, add_reflection
 from silo.server.worker_stream import SERVICE as WORKERS
 from silo.settings import Settings, host_and_port
 from silo.shard.shard import wall_clock_ms
+from silo.storage.scratch import sweep
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +117,8 @@ class Node:
             self.limiter = await connect_limiter(self.settings.gubernator)
             shard_map = await self._find_shards()
             self._enter()
+            # A broker that was killed may have left some of its users' data.
+            await asyncio.to_thread(sweep)
             self.cluster = SingleNode(self._identity(), shard_map)
             await self.broker.open(self.cluster)
             await self._serve()

@@ -6,7 +6,6 @@ wait for no more than their share of the processor.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -26,6 +25,7 @@ from silo.shard.replay import Changes, Difference, Mended, mend, rebuild, replay
 from silo.shard.rows import Rows
 from silo.shard.shard import Shard
 from silo.storage.database import Database, Reader, Snapshot
+from silo.storage.scratch import scratch_directory
 from silo.storage.stores import StoreSpec, open_database
 
 EVENTS_SHOWN_MAX = 20
@@ -133,7 +133,7 @@ async def _rebuilt(
 @asynccontextmanager
 async def scratch() -> AsyncIterator[Database]:
     """An empty database that is gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="silo-rows-") as directory:
+    with scratch_directory() as directory:
         spec = StoreSpec(backend="fs", path=f"{directory}/%shard%", fsync=False)
         database = await open_database(spec, "scratch")
         try:

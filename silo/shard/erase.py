@@ -3,8 +3,8 @@
     erase           one job, ended or long gone: its rows at once
     erase_tenant    all jobs of a tenant: only says so
     erase_rows      the rows of some of them, until there are no more
-    next_erasure    what is to be erased from the log; silo/broker/erasures.py does it
-    finish_erasure  it is done
+    next_erasures   what is to be erased from the log; silo/broker/erasures.py does it
+    finish_erasures they are done
 
 The rows are erased by events of their own, before the log is touched; so at every moment in between the log gives the rows
 that there are.
@@ -80,14 +80,13 @@ def _erase_rows(jobs: Sequence[tuple[JobName, JobRow]], draft: Draft) -> None:
         draft.emit(JobErased(tenant=name.tenant, job_id=name.job_id))
 
 
-def next_erasure(_: None, draft: Draft) -> Erasure | None:
-    """The oldest erasure that is not finished, if there is one."""
-    for key, row in draft.view.first(ERASURES, (), 1):
-        return Erasure(int(key[0]), row)
-    return None
+def next_erasures(most: int, draft: Draft) -> list[Erasure]:
+    """The oldest erasures that are not finished, so many at most."""
+    return [Erasure(int(key[0]), row) for key, row in draft.view.first(ERASURES, (), most)]
 
 
-def finish_erasure(erasure: Erasure, draft: Draft) -> None:
-    """Say that it is done."""
-    row = erasure.row
-    draft.emit(ErasureFinished(tenant=row.tenant, job_id=row.job_id, requested_seq=erasure.seq))
+def finish_erasures(erasures: Sequence[Erasure], draft: Draft) -> None:
+    """Say that they are done."""
+    for erasure in erasures:
+        row = erasure.row
+        draft.emit(ErasureFinished(tenant=row.tenant, job_id=row.job_id, requested_seq=erasure.seq))

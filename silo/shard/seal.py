@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -15,6 +14,7 @@ from silo.archive.files import Image, Stretch, read_rows, write_events, write_jo
 from silo.errors import Corrupt
 from silo.events import codec
 from silo.events.catalogue import Event
+from silo.events.erasing import Targets
 from silo.events.log import LOG_PREFIX, first_seq_of, record_key
 from silo.projections.fold import ROWS_FORMAT, TABLES
 from silo.projections.jobs import JOBS, JobRow
@@ -27,6 +27,7 @@ from silo.shard.elsewhere import Home
 from silo.shard.replay import Difference, rebuild
 from silo.storage.database import Reader, Row
 from silo.storage.memory import MemoryDatabase
+from silo.storage.scratch import scratch_directory
 
 EVENTS_PER_FILE = 1_000_000
 RECORDS_PER_PAGE = 16
@@ -51,27 +52,39 @@ class Maker(Protocol):
         """`make_image`."""
         ...
 
+    async def erase(self, archive: Archive, targets: Targets, directory: Path) -> int:
+        """`Archive.erase`, with room for new files in a directory; afterwards `Archive.look_anew` is needed."""
+        ...
+
 
 async def seal_events(
     archive: Archive,
     snapshot: Reader,
     upto_seq: int,
+    progress: Progress,
     maker: Maker,
     check: Check,
     *,
     per_file: int = EVENTS_PER_FILE,
 ) -> None:
     """Put the events that the archive does not have yet into it, up to this one."""
+    progress.total = upto_seq
     while (first := archive.last_seq + 1) <= upto_seq:
         stretch = Stretch(first, min(first + per_file - 1, upto_seq))
         holds_first = await snapshot.scan(LOG_PREFIX, record_key(first + 1), limit=1, reverse=True)
         pages = snapshot.pages(holds_first[0][0], record_key(stretch.last + 1), rows=RECORDS_PER_PAGE)
-        with tempfile.TemporaryDirectory(prefix="silo-events-") as name:
-            file = Path(name, EVENTS)
-            await maker.events(archive, stretch, pages, file)
+        with scratch_directory() as directory:
+            file = directory / EVENTS
+            await maker.events(archive, stretch, _told(pages, progress), file)
             # Whoever has let go of the database puts nothing beside it any more.
             check()
             await asyncio.to_thread(archive.add_stretch, stretch, file)
+
+
+async def _told(pages: AsyncIterator[list[Row]], progress: Progress) -> AsyncIterator[list[Row]]:
+    async for page in pages:
+        progress(first_seq_of(page[0][0]))
+        yield page
 
 
 def write_stretch(stretch: Stretch, pages: Iterator[list[Row]], file: Path) -> None:
@@ -107,8 +120,7 @@ async def seal_rows(
     note = await read_note(snapshot)
     progress.total = note.seq
     image = Image(note.seq, note.time_ms)
-    with tempfile.TemporaryDirectory(prefix="silo-image-") as name:
-        directory = Path(name)
+    with scratch_directory() as directory:
         await maker.image(archive, image, directory, progress)
         check()
         stored = Home().pulled(_all_rows(snapshot))

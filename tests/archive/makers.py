@@ -8,6 +8,7 @@ from pathlib import Path
 
 from silo.archive.archive import Archive
 from silo.archive.files import Image, Stretch
+from silo.events.erasing import Targets
 from silo.shard.beside import Progress
 from silo.shard.elsewhere import Home
 from silo.shard.seal import make_image, write_stretch
@@ -22,3 +23,6 @@ class Here:
 
     async def image(self, archive: Archive, image: Image, directory: Path, progress: Progress) -> None:
         await make_image(archive, image, directory, progress)
+
+    async def erase(self, archive: Archive, targets: Targets, directory: Path) -> int:
+        return await asyncio.to_thread(archive.erase, targets)

@@ -13,7 +13,8 @@ from silo.archive.files import Image, Stretch, parse, write_rows
 from silo.archive.folder import Folder, InBucket, OnDisk, folder_of
 from silo.errors import Corrupt, StoreFailed
 from silo.events import codec
-from silo.events.catalogue import ChainStarted, Event, JobEnqueued
+from silo.events.catalogue import ERASED, ChainStarted, Event, JobEnqueued
+from silo.events.erasing import Target, Targets
 from silo.events.log import first_seq_of, record_key
 from silo.storage.stores import StoreSpec
 from tests.builders import fact, stamped
@@ -106,7 +107,7 @@ def test_rows_come_out_as_they_went_in_and_say_their_format(folder, tmp_path):
     assert [image.seq for image in archive.images] == [2]
 
 
-def test_events_are_changed_and_files_without_any_are_left_alone(folder, monkeypatch):
+def test_data_is_erased_and_files_without_any_of_it_are_left_alone(folder, monkeypatch):
     archive = an_archive(folder, 6, 12)
     assert seqs(archive, 1, 13)
     put: list[str] = []
@@ -115,24 +116,20 @@ def test_events_are_changed_and_files_without_any_are_left_alone(folder, monkeyp
         type(folder), "put", lambda self, name, file: (put.append(name), real(self, name, file))[1]
     )
 
-    def change(seq: int, record: bytes) -> Event | None:
-        [event] = codec.decode(seq, record)
-        if seq in (2, 4, 8):
-            event.job_id = "changed"
-            return event
-        return None
-
-    assert archive.rewrite(change, 7) == 2
+    targets = Targets([Target("acme", "j4", 7), Target("acme", "j8", 8), Target("else", None, 12)])
+    assert archive.erase(targets) == 1
     assert put == [Stretch(1, 6).name]
     found = [
-        event.job_id
+        event.payload
         for page in archive.records(1, 13)
         for _, record in page
         for event in codec.decode(1, record)
+        if isinstance(event, JobEnqueued)
     ]
-    assert [number for number, job_id in enumerate(found, start=1) if job_id == "changed"] == [2, 4]
-    columns = [row for batch in archive.batches(1, 13, ["job_id"]) for row in batch.to_pylist()]
-    assert [row["seq"] for row in columns if row["job_id"] == "changed"] == [2, 4]
+    assert [number for number, payload in enumerate(found) if payload == ERASED] == [1]
+    columns = [row for batch in archive.batches(1, 13, ["seq", "data"]) for row in batch.to_pylist()]
+    data = {row["seq"]: row["data"] for row in columns}
+    assert data[4] != data[2] == data[6] == data[8]
 
 
 def test_what_a_broker_left_that_died_does_no_harm(folder):

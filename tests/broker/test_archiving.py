@@ -21,18 +21,20 @@ from silo.broker.archiving import DAY_MS, Sealed
 from silo.broker.archiving import keep_archive as keep_archive_by_a_child
 from silo.broker.erasures import carry_out, run_erasures
 from silo.errors import Corrupt, SiloError, StoreFailed
+from silo.events import codec
 from silo.events.catalogue import ERASED, JobEnqueued, LogCut
-from silo.events.log import LOG_END, LOG_PREFIX, record_key
+from silo.events.log import LOG_END, LOG_PREFIX, first_seq_of, record_key
 from silo.projections.jobs import JOBS
 from silo.shard import shard as shard_module
 from silo.shard.base import base_of
-from silo.shard.beside import Progress, rebuild_beside, verify_beside
+from silo.shard.beside import Progress, Stopped, rebuild_beside, verify_beside
 from silo.shard.cancel import cancel
 from silo.shard.disk import row_key
 from silo.shard.enqueue import enqueue
-from silo.shard.erase import erase, next_erasure
+from silo.shard.erase import erase, next_erasures
 from silo.shard.jobs import JobName
 from silo.shard.replay import remake, verify
+from silo.shard.seal import seal_events
 from silo.storage.memory import MemoryDatabase
 from silo.storage.stores import StoreSpec, open_database
 from tests.archive.makers import Here
@@ -207,8 +209,8 @@ def test_erasure_reaches_the_archive(tmp_path):
             for number in (3, 11):
                 await shard.execute(cancel, JobName("acme", f"j{number}"))
                 await shard.execute(erase, JobName("acme", f"j{number}"))
-            while (erasure := await shard.execute(next_erasure, None)) is not None:
-                await carry_out(shard, erasure)
+            while erasures := await shard.execute(next_erasures, 10):
+                await carry_out(shard, erasures, maker=Here())
 
             erased = [
                 event.payload == ERASED for event in await all_events(shard) if isinstance(event, JobEnqueued)
@@ -227,6 +229,29 @@ def test_erasure_reaches_the_archive(tmp_path):
     run(story())
 
 
+def test_a_process_of_its_own_erases_from_the_archive_and_what_it_replaced_is_no_longer_remembered(tmp_path):
+    async def story():
+        async with serving(archived(MemoryDatabase(), tmp_path), clock=Clock()) as shard:
+            await some_jobs(shard, 0, 3)
+            await keep_archive(shard, None)
+            archive = shard.database.archive
+            assert archive.record(2) is not None
+            await shard.execute(cancel, JobName("acme", "j1"))
+            await shard.execute(erase, JobName("acme", "j1"))
+            await carry_out(shard, await shard.execute(next_erasures, 10))
+            kept = [
+                event.payload == ERASED
+                for page in archive.records(1, archive.last_seq + 1)
+                for key, record in page
+                for event in codec.decode(first_seq_of(key), record)
+                if isinstance(event, JobEnqueued)
+            ]
+            assert kept == [False, True, False]
+            assert list(tmp_path.glob("*.draft")) == []
+
+    run(story())
+
+
 def test_an_archive_that_cannot_be_read_keeps_nobody_from_being_served_and_erasure_waits(tmp_path, caplog):
     async def story():
         async with serving(archived(MemoryDatabase(), tmp_path), clock=Clock()) as shard:
@@ -236,12 +261,12 @@ def test_an_archive_that_cannot_be_read_keeps_nobody_from_being_served_and_erasu
             await shard.execute(cancel, JobName("acme", "j1"))
             await shard.execute(erase, JobName("acme", "j1"))
             erasing = asyncio.create_task(run_erasures(shard))
-            while "erasing: archive file events-" not in caplog.text:  # noqa: ASYNC110 - a line sets no event
+            while "could not be made: archive file events-" not in caplog.text:  # noqa: ASYNC110 - a line sets no event
                 await asyncio.sleep(0.01)
             assert not erasing.done()
             await some_jobs(shard, 2, 1)
             erasing.cancel()
-            assert await shard.execute(next_erasure, None) is not None
+            assert await shard.execute(next_erasures, 1)
 
     run(story())
 
@@ -288,7 +313,8 @@ def test_a_maker_that_fails_says_why_and_makes_nothing(tmp_path):
             archive = shard.database.archive
             (tmp_path / archive.stretches[0].name).write_bytes(b"no parquet")
             with pytest.raises(
-                StoreFailed, match=r"the image of event 21 could not be made: .*cannot be read"
+                Corrupt,
+                match=r"the image of event 21 could not be made: archive file events-.*cannot be read",
             ):
                 await keep_archive_by_a_child(shard, None, image=True)
             assert archive.images == ()
@@ -334,7 +360,9 @@ def test_who_verifies_is_not_misled_by_an_erasure_that_ends_meanwhile(tmp_path):
             verifying = asyncio.create_task(verify_beside(shard, Progress()))
             await turns()
             await shard.execute(erase, JobName("acme", "j3"))
-            erasing = asyncio.create_task(carry_out(shard, await shard.execute(next_erasure, None)))
+            erasing = asyncio.create_task(
+                carry_out(shard, await shard.execute(next_erasures, 1), maker=Here())
+            )
             assert await verifying is None
             await erasing
             assert await verify_beside(shard, Progress()) is None
@@ -350,8 +378,8 @@ def test_erasures_do_not_keep_the_log_from_being_cut(tmp_path):
                 await some_jobs(shard, day, 1)
                 await shard.execute(cancel, JobName("acme", f"j{day}"))
                 await shard.execute(erase, JobName("acme", f"j{day}"))
-                while (erasure := await shard.execute(next_erasure, None)) is not None:
-                    await carry_out(shard, erasure)
+                while erasures := await shard.execute(next_erasures, 10):
+                    await carry_out(shard, erasures, maker=Here())
                 await keep_archive(shard, 3 * DAY_MS)
                 clock.now_ms += DAY_MS
             assert shard.database.live_seq > 10
@@ -387,7 +415,7 @@ def test_a_maker_that_ends_too_soon_says_why(tmp_path):
 
     async def story():
         text = "the file of the events 1 to 99 could not be made: .*event 1 cannot be decoded"
-        with pytest.raises(StoreFailed, match=text):
+        with pytest.raises(Corrupt, match=text):
             await InChild().events(
                 Archive(OnDisk(tmp_path, fsync=False)), Stretch(1, 99), records(), tmp_path / "file"
             )
@@ -510,5 +538,33 @@ def test_it_is_done_when_it_is_due(tmp_path, monkeypatch):
             images = archive.images
             assert (await keep_archive(shard, None, image=None)).last_seq == shard.log.durable_seq
             assert archive.images == images
+
+    run(story())
+
+
+def test_who_stops_it_while_events_are_sealed_is_heard_and_what_is_there_stays(tmp_path):
+    class StopsAtTheSecondFile(Here):
+        files = 0
+
+        async def events(self, *args):
+            self.files += 1
+            if self.files == 2:
+                progress.stop()
+            await super().events(*args)
+
+    progress = Progress()
+
+    async def story():
+        async with serving(archived(MemoryDatabase(), tmp_path), clock=Clock()) as shard:
+            await some_jobs(shard, 0)
+            database, archive = shard.database, shard.database.archive
+            await shard.checkpoint()
+            with pytest.raises(Stopped):
+                await seal_events(
+                    archive, database, 11, progress, StopsAtTheSecondFile(), database.check, per_file=5
+                )
+            assert archive.last_seq == 5
+            assert progress.total == 11
+            assert (await keep_archive(shard, None)).last_seq == shard.log.durable_seq
 
     run(story())

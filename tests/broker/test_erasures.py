@@ -14,7 +14,7 @@ from silo.events.catalogue import ERASED, AttemptFailed, AttemptSucceeded, Erasu
 from silo.shard import shard as shard_module
 from silo.shard.delete import delete
 from silo.shard.enqueue import enqueue
-from silo.shard.erase import erase, erase_tenant, next_erasure
+from silo.shard.erase import erase, erase_tenant, next_erasures
 from silo.shard.jobs import JobName
 from silo.shard.lease import lease_tasks
 from silo.shard.outcome import report_outcome
@@ -62,8 +62,8 @@ async def carried(shard, name: JobName) -> list[bytes]:
 
 
 async def carry_out_all(shard) -> None:
-    while (erasure := await shard.execute(next_erasure, None)) is not None:
-        await carry_out(shard, erasure)
+    while erasures := await shard.execute(next_erasures, 10):
+        await carry_out(shard, erasures)
 
 
 async def everything(database) -> bytes:
@@ -194,6 +194,36 @@ def test_a_crash_in_the_middle_only_means_that_it_begins_anew(writes):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+            assert await is_sound(shard)
+
+    run(story())
+
+
+def test_many_requests_are_carried_out_by_one_walk_through_the_log(monkeypatch):
+    walks: list[int] = []
+    real = erasures.erase_log
+    monkeypatch.setattr(
+        erasures,
+        "erase_log",
+        lambda database, targets: (walks.append(len(targets.each)), real(database, targets))[1],
+    )
+
+    async def story():
+        async with serving(opens(MemoryDatabase())) as shard:
+            for name in (J1, J2, OTHER):
+                await a_life(shard, name)
+            await shard.execute(erase, J1)
+            await shard.execute(erase_tenant, "globex")
+            # What came after a request is not meant by it.
+            await shard.execute(delete, OTHER)
+            await a_life(shard, OTHER, b"\xa3new", b"\xa3new")
+            await carry_out_all(shard)
+            assert walks == [2]
+            assert await carried(shard, J1) == [ERASED] * 3
+            assert await carried(shard, J2) == [SECRET] * 3
+            assert await carried(shard, OTHER) == [b"\xa3new"] * 3
+            finished = [e async for es in shard.log.read(1) for e in es if isinstance(e, ErasureFinished)]
+            assert [event.tenant for event in finished] == ["acme", "globex"]
             assert await is_sound(shard)
 
     run(story())

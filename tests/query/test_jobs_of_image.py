@@ -142,3 +142,25 @@ def test_what_is_decided_and_not_durable_yet_is_there(tmp_path):
             await under_way
 
     run(main())
+
+
+def test_a_few_jobs_are_read_without_looking_at_an_image(tmp_path, monkeypatch):
+    async def story():
+        async with serving(opens(tmp_path, MemoryDatabase())) as shard:
+            for number in range(9):
+                await shard.execute(enqueue, a_job(job_id=f"j{number}"))
+            await keep_archive(shard, None, image=True, maker=Here())
+            asked: list[bool] = []
+            monkeypatch.setattr(jobs, "jobs_of_image", lambda _: asked.append(True))
+            assert len(await answer(shard, await plan("SELECT id FROM jobs LIMIT 4", []))) == 4
+            assert len(await answer(shard, await plan("SELECT id FROM jobs LIMIT 4 OFFSET 7", []))) == 2
+            assert asked == []
+            # What does not fit does not count.
+            assert (
+                len(await answer(shard, await plan("SELECT id FROM jobs WHERE priority < 90 LIMIT 4", [])))
+                == 4
+            )
+            assert len(await answer(shard, await plan("SELECT id FROM jobs LIMIT 90000", []))) == 9
+            assert asked == [True, True]
+
+    run(story())

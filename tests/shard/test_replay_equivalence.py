@@ -28,7 +28,7 @@ from silo.shard.conservation import check_conservation
 from silo.shard.delete import delete
 from silo.shard.draft import SYSTEM, Rules
 from silo.shard.enqueue import enqueue
-from silo.shard.erase import erase, erase_tenant, next_erasure
+from silo.shard.erase import erase, erase_tenant, next_erasures
 from silo.shard.expedite import expedite
 from silo.shard.holders import drop_tenant_holders
 from silo.shard.import_jobs import Imported, NotImported, import_jobs
@@ -42,6 +42,7 @@ from silo.shard.restart import restart
 from silo.shard.shard import Shard, ShardOptions
 from silo.storage.memory import MemoryDatabase
 from silo.storage.stores import StoreSpec
+from tests.archive.makers import Here
 from tests.builders import (
     NOW,
     a_floating_limit,
@@ -243,8 +244,8 @@ class World:
             case "erase tenant", (tenant,):
                 await self.agree(erase_tenant, tenant, model.erase_tenant, tenant)
             case "carry out erasures", ():
-                while (erasure := await self.shard.execute(next_erasure, None)) is not None:
-                    await carry_out(self.shard, erasure)
+                while erasures := await self.shard.execute(next_erasures, 10):
+                    await carry_out(self.shard, erasures, maker=Here())
             case "clock", (by_ms,):
                 self.clock.now_ms += by_ms
             case "due", ():
