@@ -38,25 +38,31 @@ def _fields(cls: type) -> list[attrs.Attribute[Any]]:
 def _packer(cls: type, converter: cattrs.Converter) -> Pack:
     """A function from an instance of `cls` to the sequence of its fields."""
     fields = _fields(cls)
-    hooks = [converter.get_unstructure_hook(cast(Any, field.type)) for field in fields]
-    names = [field.name for field in fields]
-    if not names:
-        return lambda value: ()
-    if len(names) == 1:
-        name, hook = names[0], hooks[0]
-        return lambda value: (hook(getattr(value, name)),)
-    take = cast(Pack, attrgetter(*names))
-    convert = [(index, hook) for index, hook in enumerate(hooks) if hook is not identity]
-    if not convert:
-        return take
+    scope: dict[str, Any] = {}
+    items = [_packed(field, converter, scope) for field in fields]
+    if len(items) > 1 and not scope:
+        return cast(Pack, attrgetter(*(field.name for field in fields)))
+    # Written out for the class, as `_unpacker` does: a checkpoint calls it for every row.
+    exec(f"def pack(value):\n    return ({''.join(f'{item}, ' for item in items)})\n", scope)  # noqa: S102
+    return cast(Pack, scope["pack"])
 
-    def pack(value: Any) -> list[Any]:
-        array = list(take(value))
-        for index, hook in convert:
-            array[index] = hook(array[index])
-        return array
 
-    return pack
+def _packed(field: attrs.Attribute[Any], converter: cattrs.Converter, scope: dict[str, Any]) -> str:
+    """The expression for a field of `value`; the hook that it calls, if it needs one, is put into the scope."""
+    kind, item = _without_none(field.type), f"value.{field.name}"
+    hook = converter.get_unstructure_hook(kind)
+    # A number of an enumeration is a number for MessagePack, too.
+    if hook is identity or (isinstance(kind, type) and issubclass(kind, IntEnum)):
+        return item
+    name = f"pack_{field.name}"
+    scope[name] = hook
+    return f"{name}({item})" if kind is field.type else f"None if {item} is None else {name}({item})"
+
+
+def _without_none(kind: Any) -> Any:
+    """The type that a field has if it is not None."""
+    others = [part for part in get_args(kind) if part is not NoneType]
+    return others[0] if isinstance(kind, UnionType) and len(others) == 1 else kind
 
 
 def _unpacker(cls: type, converter: cattrs.Converter) -> Unpack:
@@ -99,10 +105,8 @@ def _unpacker(cls: type, converter: cattrs.Converter) -> Unpack:
 def _converted(number: int, kind: Any, converter: cattrs.Converter, scope: dict[str, Any]) -> str:
     """The expression for an item that cattrs converts, with short cuts for what most items are."""
     item = f"item{number}"
-    others = [part for part in get_args(kind) if part is not NoneType]
-    optional = isinstance(kind, UnionType) and len(others) == 1
-    if optional:
-        kind = others[0]
+    optional = _without_none(kind) is not kind
+    kind = _without_none(kind)
     scope[f"hook{number}"] = converter.get_structure_hook(kind)
     scope[f"kind{number}"] = kind
     made = f"hook{number}({item}, kind{number})"
