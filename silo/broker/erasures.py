@@ -9,7 +9,6 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from silo.archive.archive import Archive
 from silo.archive.database import ArchivedDatabase
 from silo.broker.archive_process import InChild
 from silo.errors import SiloError, Unavailable
@@ -18,9 +17,8 @@ from silo.projections.jobs import JOBS
 from silo.shard.disk import decoded, key_of, read_table
 from silo.shard.erase import Erasure, erase_rows, finish_erasures, next_erasures
 from silo.shard.jobs import JobName
-from silo.shard.seal import Maker
+from silo.shard.seal import Maker, erase_archive
 from silo.shard.shard import Shard
-from silo.storage.scratch import scratch_directory
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +94,7 @@ async def _erase_events(shard: Shard, targets: Targets, maker: Maker) -> int:
         await asyncio.to_thread(archive.look)
         count = await erase_log(database.inner, targets)
         if any(stretch.first < targets.before for stretch in archive.stretches):
-            count = max(count, await _erase_archive(archive, targets, maker))
+            count = max(count, await erase_archive(archive, targets, maker))
         # They have the data, too; the next one will not.
         for image in archive.images:
             await asyncio.to_thread(archive.drop, image)
@@ -105,15 +103,6 @@ async def _erase_events(shard: Shard, targets: Targets, maker: Maker) -> int:
         await database.flush()
         await database.compact()
     return count
-
-
-async def _erase_archive(archive: Archive, targets: Targets, maker: Maker) -> int:
-    with scratch_directory() as directory:
-        try:
-            return await maker.erase(archive, targets, directory)
-        finally:
-            # Some files may be new, also if it failed.
-            await asyncio.to_thread(archive.look_anew)
 
 
 async def _erase_tenant_rows(shard: Shard, erasure: Erasure) -> None:

@@ -1,4 +1,4 @@
-"""Putting a shard's history into its archive: events, and verified images of the rows."""
+"""Putting a shard's history into its archive: events, and verified images of the rows; and taking out what is erased."""
 
 from __future__ import annotations
 
@@ -140,6 +140,16 @@ async def make_image(archive: Archive, image: Image, directory: Path, progress: 
         rows, jobs = home.pulled(_all_rows(database)), home.pulled(_jobs(database))
         await asyncio.to_thread(write_rows, directory / ROWS, rows, rows_format=ROWS_FORMAT)
         await asyncio.to_thread(write_jobs, directory / JOBS_FILE, jobs, rows_format=ROWS_FORMAT)
+
+
+async def erase_archive(archive: Archive, targets: Targets, maker: Maker) -> int:
+    """Take data out of the archived events.  Returns of how many."""
+    with scratch_directory() as directory:
+        try:
+            return await maker.erase(archive, targets, directory)
+        finally:
+            # Some files may be new, also if it failed.
+            await asyncio.to_thread(archive.look_anew)
 
 
 async def _jobs(reader: Reader) -> AsyncIterator[list[tuple[Key, JobRow]]]:
