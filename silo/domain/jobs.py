@@ -76,7 +76,8 @@ class JobSpec:
     def __attrs_post_init__(self) -> None:
         if not 0 <= self.priority <= PRIORITY_MAX:
             raise Invalid(f"priority must be between 0 and {PRIORITY_MAX}")
-        check_metadata(self.metadata)
+        if self.metadata:
+            check_metadata(self.metadata)
         if not self.task_group:
             raise Invalid("task_group is required")
         check_limits(self.limits)

@@ -51,6 +51,7 @@ class Table(Generic[Row]):
     ) -> None:
         self.name = name
         self.tag = tag
+        self.prefix = bytes((tag,))
         self.row = row
         self.front = front
         self.entries = entries

@@ -171,8 +171,8 @@ def _lots(rows: Iterable[tuple[Key, Any]]) -> Iterator[list[tuple[Key, Any]]]:
 
 
 def _put_rows(batch: Batch, table: Table[Any], rows: list[tuple[Key, Any]]) -> None:
-    tag, encode_key, encode_row = bytes((table.tag,)), keys.encode, table.encode
-    batch.change([(tag + encode_key(key), None if row is None else encode_row(row)) for key, row in rows])
+    prefix, encode_key, encode_row = table.prefix, keys.encode, table.encode
+    batch.change([(prefix + encode_key(key), None if row is None else encode_row(row)) for key, row in rows])
 
 
 def _move_entries(
@@ -181,9 +181,13 @@ def _move_entries(
     """Put changed rows where they belong in the other orders of their table."""
     entries, changes = table.entries, list[tuple[bytes, bytes | None]]()
     assert entries is not None
-    for key, row in rows:
-        old, new = before.get(key), row
-        gone = entries(key, old) if old is not None else ()
+    for key, new in rows:
+        old = before.get(key)
+        if old is None:
+            if new is not None:
+                changes += [(row_key(*entry), b"") for entry in entries(key, new)]
+            continue
+        gone = entries(key, old)
         come = entries(key, new) if new is not None else ()
         if gone != come:
             changes += [(row_key(*entry), None) for entry in gone if entry not in come]

@@ -34,7 +34,7 @@ ROWS_PER_PAGE = 500
 
 def row_key(table: Table[Any], key: Key) -> bytes:
     """Where a row lies."""
-    return bytes((table.tag,)) + keys.encode(key)
+    return table.prefix + keys.encode(key)
 
 
 def key_of(raw: bytes) -> Key:

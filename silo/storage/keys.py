@@ -37,9 +37,14 @@ def encode(parts: Iterable[Part]) -> bytes:
     key = b""
     for part in parts:
         if type(part) is str:
-            key += b"\x05" + _escaped(part.encode()) + b"\x00"
+            # Neither 00 nor 01 is printable, so most text need not be looked through.
+            raw = part.encode() if part.isprintable() else _escaped(part.encode())
+            key += b"\x05" + raw + b"\x00"
         elif type(part) is int:
-            key += _int(part)
+            try:
+                key += _pack_int(_INT, part + _BIAS)
+            except error:
+                raise ValueError(f"{part} does not fit a signed integer of 64 bits") from None
         elif type(part) is bytes:
             key += b"\x04" + _escaped(part) + b"\x00"
         elif part is None:
@@ -90,10 +95,3 @@ def _escaped(raw: bytes) -> bytes:
 
 def _plain(raw: bytes) -> bytes:
     return raw.replace(b"\x01\x01", b"\x00").replace(b"\x01\x02", b"\x01")
-
-
-def _int(value: int) -> bytes:
-    try:
-        return _pack_int(_INT, value + _BIAS)
-    except error:
-        raise ValueError(f"{value} does not fit a signed integer of 64 bits") from None
