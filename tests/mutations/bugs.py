@@ -99,8 +99,8 @@ BUGS: tuple[Bug, ...] = (
         "checkpoint-forgets-deletions",
         "a checkpoint does not delete rows",
         "shard/checkpoint.py",
-        "    batch.change([(tag + encode_key(key), None if row is None else encode_row(row)) for key, row in rows])\n",
-        "    batch.change([(tag + encode_key(key), encode_row(row)) for key, row in rows if row is not None])\n",
+        "    batch.change([(prefix + encode_key(key), None if row is None else encode_row(row)) for key, row in rows])\n",
+        "    batch.change([(prefix + encode_key(key), encode_row(row)) for key, row in rows if row is not None])\n",
         ("torn_checkpoints", "mixed"),
     ),
     Bug(
