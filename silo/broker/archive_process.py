@@ -74,9 +74,9 @@ class InChild:
                 "erased": [[target.tenant, target.job_id, target.before] for target in targets.each],
             },
         )
-        counted = Progress()
-        await child.run(partial(_listen, counted))
-        return counted.seq
+        counts: list[int] = []
+        await child.run(partial(_listen, counts.append))
+        return sum(counts)
 
 
 def _send(pages: Iterator[list[Record]], process: Process) -> None:
@@ -87,10 +87,10 @@ def _send(pages: Iterator[list[Record]], process: Process) -> None:
     process.stdin.close()
 
 
-def _listen(progress: Progress, process: Process) -> None:
+def _listen(tell: Callable[[int], None], process: Process) -> None:
     assert process.stdout is not None
     for line in process.stdout:
-        progress(int(line))
+        tell(int(line))
 
 
 class _Child:
@@ -172,13 +172,12 @@ def _make(wanted: dict[str, Any]) -> None:
     if "first" in wanted:
         stretch = Stretch(wanted["first"], wanted["last"])
         write_stretch(stretch, _records(sys.stdin.buffer), Path(wanted["file"]))
-    elif "erased" in wanted:
-        archive = Archive(folder_from(wanted["folder"]))
-        archive.look()
+        return
+    archive = Archive(folder_from(wanted["folder"]))
+    archive.look()
+    if "erased" in wanted:
         print(archive.erase(Targets(Target(*each) for each in wanted["erased"])))
     else:
-        archive = Archive(folder_from(wanted["folder"]))
-        archive.look()
         image = Image(wanted["seq"], wanted["time_ms"])
         asyncio.run(make_image(archive, image, Path(wanted["directory"]), _Told()))
 

@@ -105,8 +105,8 @@ def _unpacker(cls: type, converter: cattrs.Converter) -> Unpack:
 def _converted(number: int, kind: Any, converter: cattrs.Converter, scope: dict[str, Any]) -> str:
     """The expression for an item that cattrs converts, with short cuts for what most items are."""
     item = f"item{number}"
-    optional = _without_none(kind) is not kind
-    kind = _without_none(kind)
+    bare = _without_none(kind)
+    optional, kind = bare is not kind, bare
     scope[f"hook{number}"] = converter.get_structure_hook(kind)
     scope[f"kind{number}"] = kind
     made = f"hook{number}({item}, kind{number})"
@@ -126,11 +126,8 @@ PLAIN = (int, str, bytes, bool)
 
 def _plain(kind: Any) -> tuple[type | None, bool]:
     """The plain type that a field has, and whether it may be None; None for any other field."""
-    parts = get_args(kind) if isinstance(kind, UnionType) else (kind,)
-    others = [part for part in parts if part is not NoneType]
-    if len(others) == 1 and others[0] in PLAIN:
-        return others[0], len(parts) > 1
-    return None, False
+    bare = _without_none(kind)
+    return (bare, bare is not kind) if bare in PLAIN else (None, False)
 
 
 def _wrong(value: Any, kind: type) -> None:
