@@ -206,6 +206,7 @@ async def beat(broker: Broker, task: pb.Task, is_over: asyncio.Event) -> None:
 
 async def main(address: str) -> None:
     broker = Broker(address)
+    refused: Any = None
     try:
         async with asyncio.TaskGroup() as group:
             working = group.create_task(work(broker))
@@ -213,8 +214,10 @@ async def main(address: str) -> None:
             print(await result_of(broker, job_id))
             working.cancel()
     except* grpc.aio.AioRpcError as errors:
-        error: Any = errors.exceptions[0]
-        sys.exit(f"the broker at {address}: {error.code().name}: {error.details()}")
+        # What is raised in here would come out in a group again.
+        refused = errors.exceptions[0]
+    if refused:
+        sys.exit(f"the broker at {address}: {refused.code().name}: {refused.details()}")
 
 
 if __name__ == "__main__":
