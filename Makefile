@@ -18,8 +18,8 @@ demo: $(READY) ## show Silo at work
 serve: $(READY) ## start a broker, its data in ./silo-data
 	.venv/bin/silo serve $(ARGS)
 
-test: $(READY) ## run the tests
-	.venv/bin/pytest $(ARGS)
+test: $(READY) ## run the tests, as many at once as there are cores, at most four; one at a time with ARGS=-n0
+	.venv/bin/pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal $(ARGS)
 
 check: $(READY) ## format, lint, types, generated code, pages, names of invariants: only looks, changes nothing
 	.venv/bin/ruff format --check
