@@ -28,6 +28,10 @@ LOT = 8
 PAYLOAD_BYTES = 256
 TASK_GROUP = "bench"
 SLOTS_PER_CUSTOMER = 4
+START_WITHIN_S = 0.25
+"""Producers that began together would stay together, as each takes part in each commit: all would enqueue, then all would
+wait for workers, and a checkpoint would find all jobs ready in one run, and all leased in the next."""
+
 SPEC = JobSpec(priority=50, task_group=TASK_GROUP, enqueue_time_ms=0, retry_policy=None, metadata=())
 
 # Every payload is an object of its own, as it is when it comes in a request; else a backlog would seem to need less memory.
@@ -135,8 +139,9 @@ async def life_cycle(
     work = asyncio.Semaphore(0)
     to_enqueue = to_lease = jobs // LOT
 
-    async def produce() -> None:
+    async def produce(number: int) -> None:
         nonlocal to_enqueue
+        await asyncio.sleep(START_WITHIN_S * number / tasks)
         while to_enqueue:
             to_enqueue -= 1
             first = to_enqueue * LOT
@@ -153,7 +158,9 @@ async def life_cycle(
             room.release()
 
     async with measured(say, jobs) as done:
-        await all_of([produce() for _ in range(tasks)] + [consume(f"worker-{n}") for n in range(tasks)])
+        await all_of(
+            [produce(number) for number in range(tasks)] + [consume(f"worker-{n}") for n in range(tasks)]
+        )
     return done
 
 
