@@ -392,18 +392,20 @@ class VerifyProjectionsRequest(_message.Message):
     def __init__(self, shard: _Optional[str] = ...) -> None: ...
 
 class VerifyReport(_message.Message):
-    __slots__ = ("seq", "seq_total", "done", "difference", "events")
+    __slots__ = ("seq", "seq_total", "done", "difference", "events", "waiting")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     SEQ_TOTAL_FIELD_NUMBER: _ClassVar[int]
     DONE_FIELD_NUMBER: _ClassVar[int]
     DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
     EVENTS_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
     seq: int
     seq_total: int
     done: bool
     difference: str
     events: _containers.RepeatedCompositeFieldContainer[Event]
-    def __init__(self, seq: _Optional[int] = ..., seq_total: _Optional[int] = ..., done: _Optional[bool] = ..., difference: _Optional[str] = ..., events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ...) -> None: ...
+    waiting: bool
+    def __init__(self, seq: _Optional[int] = ..., seq_total: _Optional[int] = ..., done: _Optional[bool] = ..., difference: _Optional[str] = ..., events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., waiting: _Optional[bool] = ...) -> None: ...
 
 class RebuildProjectionsRequest(_message.Message):
     __slots__ = ("shard", "projections")
@@ -414,18 +416,20 @@ class RebuildProjectionsRequest(_message.Message):
     def __init__(self, shard: _Optional[str] = ..., projections: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RebuildReport(_message.Message):
-    __slots__ = ("seq", "seq_total", "done", "rows_changed", "difference")
+    __slots__ = ("seq", "seq_total", "done", "rows_changed", "difference", "waiting")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     SEQ_TOTAL_FIELD_NUMBER: _ClassVar[int]
     DONE_FIELD_NUMBER: _ClassVar[int]
     ROWS_CHANGED_FIELD_NUMBER: _ClassVar[int]
     DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
     seq: int
     seq_total: int
     done: bool
     rows_changed: int
     difference: str
-    def __init__(self, seq: _Optional[int] = ..., seq_total: _Optional[int] = ..., done: _Optional[bool] = ..., rows_changed: _Optional[int] = ..., difference: _Optional[str] = ...) -> None: ...
+    waiting: bool
+    def __init__(self, seq: _Optional[int] = ..., seq_total: _Optional[int] = ..., done: _Optional[bool] = ..., rows_changed: _Optional[int] = ..., difference: _Optional[str] = ..., waiting: _Optional[bool] = ...) -> None: ...
 
 class ArchiveShardRequest(_message.Message):
     __slots__ = ("shard", "only_events")
@@ -436,20 +440,22 @@ class ArchiveShardRequest(_message.Message):
     def __init__(self, shard: _Optional[str] = ..., only_events: _Optional[bool] = ...) -> None: ...
 
 class ArchiveReport(_message.Message):
-    __slots__ = ("seq", "seq_total", "done", "archived_seq", "image_seq", "log_begin_seq")
+    __slots__ = ("seq", "seq_total", "done", "archived_seq", "image_seq", "log_begin_seq", "waiting")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     SEQ_TOTAL_FIELD_NUMBER: _ClassVar[int]
     DONE_FIELD_NUMBER: _ClassVar[int]
     ARCHIVED_SEQ_FIELD_NUMBER: _ClassVar[int]
     IMAGE_SEQ_FIELD_NUMBER: _ClassVar[int]
     LOG_BEGIN_SEQ_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
     seq: int
     seq_total: int
     done: bool
     archived_seq: int
     image_seq: int
     log_begin_seq: int
-    def __init__(self, seq: _Optional[int] = ..., seq_total: _Optional[int] = ..., done: _Optional[bool] = ..., archived_seq: _Optional[int] = ..., image_seq: _Optional[int] = ..., log_begin_seq: _Optional[int] = ...) -> None: ...
+    waiting: bool
+    def __init__(self, seq: _Optional[int] = ..., seq_total: _Optional[int] = ..., done: _Optional[bool] = ..., archived_seq: _Optional[int] = ..., image_seq: _Optional[int] = ..., log_begin_seq: _Optional[int] = ..., waiting: _Optional[bool] = ...) -> None: ...
 
 class EraseRequest(_message.Message):
     __slots__ = ("shard", "tenant", "id", "all_jobs")

@@ -77,14 +77,15 @@ class Broker:
     Attributes:
         shards: what it has open, from `open` on.
         failed: set when the broker cannot go on; `failure` says why, and somebody must close it.
+        turn: of those who make a shard's rows anew, which is much work: one at a time does that.
     """
 
     def __init__(self, settings: Settings, outside: Outside) -> None:
         self.shards: Shards | None = None
         self.failed = asyncio.Event()
         self.failure: SiloError | None = None
+        self.turn = asyncio.Lock()
         self._settings = settings
-        self._turn = asyncio.Lock()
         self._outside = outside
         self._opened: list[OpenShard] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -138,7 +139,7 @@ class Broker:
         self._keep(f"timers {mapped.id}", shard, run_timers)
         self._keep(f"erasures {mapped.id}", shard, run_erasures)
         retention_ms = self._settings.history.retention_ms
-        archive = partial(run_archive, retention_ms=retention_ms, turn=self._turn)
+        archive = partial(run_archive, retention_ms=retention_ms, turn=self.turn)
         self._keep(f"archive {mapped.id}", shard, archive)
         if outside.check_rate is not None:
             self._keep(f"rate checks {mapped.id}", shard, partial(run_rate_checks, check=outside.check_rate))
@@ -153,7 +154,7 @@ class Broker:
         return (
             handlers(SERVICE, self._service),
             handlers(BATCHES, Batches(shards)),
-            handlers(HISTORY, History(shards, self._settings.history.retention_ms, self._turn)),
+            handlers(HISTORY, History(shards, self._settings.history.retention_ms, self.turn)),
             handlers(INSPECTION, Inspection(shards)),
             handlers(WORKERS, Workers(shards)),
         )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 from silo.archive.database import ArchivedDatabase
 from silo.broker.archiving import keep_archive
-from silo.errors import Busy, Invalid, WrongState
+from silo.errors import Invalid, WrongState
 from silo.events import codec
 from silo.events.catalogue import EVENTS, CursorMoved, Event
 from silo.events.erasing import erase as erase_data
@@ -112,9 +113,9 @@ class History:
     ) -> AsyncIterator[ext.VerifyReport]:
         shard = self.shards.open_here(request.shard)
         progress = Progress()
-        async with self._alone(), _under_way(verify_beside(shard, progress), progress) as work:
-            while not await _done(work):
-                yield ext.VerifyReport(seq=progress.seq, seq_total=progress.total)
+        async with self._in_turn(partial(verify_beside, shard, progress), progress) as work:
+            while not await work.is_done():
+                yield ext.VerifyReport(seq=progress.seq, seq_total=progress.total, waiting=not work.has_begun)
             found = work.result()
             yield ext.VerifyReport(
                 seq=progress.total,
@@ -130,9 +131,11 @@ class History:
         shard = self.shards.open_here(request.shard)
         tables = _tables(request.projections)
         progress = Progress()
-        async with self._alone(), _under_way(rebuild_beside(shard, tables, progress), progress) as work:
-            while not await _done(work):
-                yield ext.RebuildReport(seq=progress.seq, seq_total=progress.total)
+        async with self._in_turn(partial(rebuild_beside, shard, tables, progress), progress) as work:
+            while not await work.is_done():
+                yield ext.RebuildReport(
+                    seq=progress.seq, seq_total=progress.total, waiting=not work.has_begun
+                )
             mended = work.result()
             yield ext.RebuildReport(
                 seq=progress.total,
@@ -149,15 +152,14 @@ class History:
         if not isinstance(shard.database, ArchivedDatabase):
             raise WrongState("a shard that is kept in memory has no archive")
         progress = Progress()
-        async with (
-            self._turn,
-            _under_way(
-                keep_archive(shard, self._retention_ms, progress=progress, image=not request.only_events),
-                progress,
-            ) as work,
-        ):
-            while not await _done(work):
-                yield ext.ArchiveReport(seq=progress.seq, seq_total=progress.total)
+        keep = partial(
+            keep_archive, shard, self._retention_ms, progress=progress, image=not request.only_events
+        )
+        async with self._in_turn(keep, progress) as work:
+            while not await work.is_done():
+                yield ext.ArchiveReport(
+                    seq=progress.seq, seq_total=progress.total, waiting=not work.has_begun
+                )
             sealed = work.result()
             yield ext.ArchiveReport(
                 seq=progress.total,
@@ -169,14 +171,16 @@ class History:
             )
 
     @asynccontextmanager
-    async def _alone(self) -> AsyncIterator[None]:
-        """Rows made anew are as many as there are: one at a time does that.  Raises Busy."""
-        if self._turn.locked():
-            raise Busy(
-                "rows are being made anew already, for a call or for the archive; try again when that is done"
-            )
-        async with self._turn:
-            yield
+    async def _in_turn(
+        self, work: Callable[[], Coroutine[Any, Any, T]], progress: Progress
+    ) -> AsyncIterator[_Work[T]]:
+        """Begin work when its turn comes, as rows made anew are as many as there are.  It ends when its caller goes away."""
+        mine = _Work(work, self._turn)
+        try:
+            yield mine
+        finally:
+            progress.stop()
+            await mine.ended()
 
     async def GetJobHistory(
         self, request: ext.GetJobHistoryRequest, context: Context
@@ -195,23 +199,34 @@ def _tables(projections: Sequence[str]) -> list[Table[Any]]:
     return [table for name in projections or TABLES_OF for table in TABLES_OF[name]]
 
 
-@asynccontextmanager
-async def _under_way(work: Coroutine[Any, Any, T], progress: Progress) -> AsyncIterator[asyncio.Task[T]]:
-    """Work that ends when its caller goes away."""
-    task = asyncio.create_task(work, name="rows made anew")
-    try:
-        yield task
-    finally:
-        progress.stop()
-        await asyncio.wait([task])
-        if not task.cancelled():
+class _Work(Generic[T]):
+    """Work that begins when it has the lock."""
+
+    def __init__(self, work: Callable[[], Coroutine[Any, Any, T]], turn: asyncio.Lock) -> None:
+        self.has_begun = False
+        self._task = asyncio.create_task(self._run(work, turn), name="rows made anew")
+
+    async def _run(self, work: Callable[[], Coroutine[Any, Any, T]], turn: asyncio.Lock) -> T:
+        async with turn:
+            self.has_begun = True
+            return await work()
+
+    async def is_done(self) -> bool:
+        """Whether it is done, soon."""
+        return bool((await asyncio.wait([self._task], timeout=REPORT_EVERY_S))[0])
+
+    def result(self) -> T:
+        """What came of it.  Raises what it raised."""
+        return self._task.result()
+
+    async def ended(self) -> None:
+        """Wait for its end.  It never begins if it has not begun yet; if it has, somebody has told it to stop."""
+        if not self.has_begun:
+            self._task.cancel()
+        await asyncio.wait([self._task])
+        if not self._task.cancelled():
             # Looked at, so that nobody warns of it; the caller has had it, or is gone.
-            task.exception()
-
-
-async def _done(work: asyncio.Task[Any]) -> bool:
-    """Whether it is done, soon."""
-    return bool((await asyncio.wait([work], timeout=REPORT_EVERY_S))[0])
+            self._task.exception()
 
 
 def _types(wanted: ext.EventFilter) -> frozenset[type[Event]]:

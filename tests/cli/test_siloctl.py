@@ -12,9 +12,12 @@ import msgpack
 import pytest
 
 from silo.cli import siloctl
+from silo.cli.ctl.connection import Target
+from silo.cli.ctl.shards import WAITING, _watched
 from silo.cli.ctl.sql import as_text
 from silo.cli.ctl.texts import moment
 from silo.pb import pprof_pb2 as pprof
+from silo.pb import silo_ext_pb2 as ext
 from silo.pb import silo_pb2 as pb
 from silo.projections.tasks import TIMERS, JobRef
 from silo.shard.disk import row_key
@@ -295,6 +298,13 @@ def test_a_row_that_is_damaged_is_found_and_put_right_while_the_shard_is_at_work
         assert told.out == f"3 events of shard {node.shard} folded: all is well\n"
 
     against_a_node(story)
+
+
+def test_who_waits_for_its_turn_is_told_once(capsys):
+    waits = ext.VerifyReport(waiting=True)
+    reports = [waits, waits, ext.VerifyReport(seq=1, seq_total=2), ext.VerifyReport(seq=2, done=True)]
+    assert _watched(iter(reports), Target(), "events", ext.VerifyReport()).done
+    assert capsys.readouterr().err == f"{WAITING}\n"
 
 
 def test_a_shard_in_memory_has_no_archive(ctl):

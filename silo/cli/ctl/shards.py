@@ -301,6 +301,7 @@ def archive(target: Target, shard_id: str, only_events: bool) -> None:
     )
 
 
+WAITING = "rows are being made anew already, for a call or the archive; waiting for that"
 Report = TypeVar("Report", ext.CheckShardReport, ext.VerifyReport, ext.RebuildReport, ext.ArchiveReport)
 
 
@@ -308,7 +309,7 @@ def _watched(reports: Iterator[Report], target: Target, what: str, report: Repor
     """The last report; the others are shown as a bar, if somebody looks on."""
     console = Console(stderr=True)
     with Progress(
-        TextColumn("checking"),
+        TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(what),
@@ -317,12 +318,20 @@ def _watched(reports: Iterator[Report], target: Target, what: str, report: Repor
         transient=True,
         disable=target.json or not console.is_terminal,
     ) as progress:
-        shown = progress.add_task("checking", total=None)
+        shown, was_waiting = progress.add_task("checking", total=None), False
         for report in reports:
             if isinstance(report, ext.CheckShardReport):
                 progress.update(shown, completed=report.jobs, total=report.jobs_total)
-            else:
-                progress.update(shown, completed=report.seq, total=report.seq_total)
+                continue
+            progress.update(
+                shown,
+                description="waiting for its turn" if report.waiting else "checking",
+                completed=report.seq,
+                total=report.seq_total,
+            )
+            if report.waiting and not was_waiting and not target.json:
+                console.print(WAITING)
+            was_waiting = report.waiting
     return report
 
 
