@@ -90,7 +90,7 @@ class _Stream:
         self._caller = caller
         self._credits = 0
         self._outbox = _Outbox()
-        self._wakes: list[asyncio.Event] = []
+        self._short: dict[asyncio.Event, None] = {}
         self._leased: dict[str, _Leased] = {}
         self._running: list[asyncio.Task[None]] = []
         self._answering: set[asyncio.Task[None]] = set()
@@ -166,9 +166,7 @@ class _Stream:
 
     async def _hear(self, message: ext.FromWorker) -> None:
         if message.credits:
-            self._credits = min(self._credits + message.credits, CREDITS_MAX)
-            for wake in self._wakes:
-                wake.set()
+            self._add_credits(min(message.credits, CREDITS_MAX - self._credits))
         for shard_id, reports in _by_shard(message.reports).items():
             await self._answer(self._report(shard_id, reports))
         for shard_id, heartbeats in _by_shard(message.heartbeats).items():
@@ -233,12 +231,11 @@ class _Stream:
         """Send what one shard has ready, whenever there is something and the worker has credits."""
         shard = opened.shard
         with shard.listening() as wake:
-            self._wakes.append(wake)
             while True:
                 await wake.wait()
                 wake.clear()
                 try:
-                    while self._can_lease(opened):
+                    while self._can_lease(opened, wake):
                         # In this task, not in one of its own: a turn of the event loop later the commit of what made the
                         # task ready has begun, and this one would wait for the next.
                         await self._lease_some(shard)
@@ -248,9 +245,20 @@ class _Stream:
                     await asyncio.sleep(LEASE_AGAIN_S)
                     wake.set()
 
-    def _can_lease(self, opened: OpenShard) -> bool:
-        ready = self._credits > 0 and not self._is_ending and opened.is_serving
-        return ready and has_work(self._task_group, opened.shard.rows)
+    def _can_lease(self, opened: OpenShard, wake: asyncio.Event) -> bool:
+        if not self._credits:
+            # They may come from the worker, or back from a shard that had less to give than it took them for.
+            self._short[wake] = None
+            return False
+        return not self._is_ending and opened.is_serving and has_work(self._task_group, opened.shard.rows)
+
+    def _add_credits(self, more: int) -> None:
+        """Take in credits, and let those shards look again that were short of them."""
+        if more > 0:
+            self._credits += more
+            for wake in self._short:
+                wake.set()
+            self._short.clear()
 
     async def _lease_some(self, shard: Shard) -> None:
         # Taken before the command waits, so that no other shard gives for the same credits.
@@ -268,7 +276,7 @@ class _Stream:
         try:
             leased = await shard.execute(lease_work, command, caller=self._caller("LeaseTasks"))
         finally:
-            self._credits += most - (len(leased.tasks) if leased is not None else 0)
+            self._add_credits(most - (len(leased.tasks) if leased is not None else 0))
             self._leasing -= 1
             if not self._leasing:
                 self._none_leasing.set()

@@ -278,3 +278,23 @@ def test_a_stream_that_does_not_say_who_asks_for_what_is_refused(fields, text):
             assert text in (caught.value.details() or "").lower()
 
     refused()
+
+
+@running
+async def test_a_job_is_pushed_that_came_while_another_shard_had_taken_the_credits_for_nothing(node):
+    [other] = [each for each in node.node.broker.shards if each.shard.shard_id != node.shard]
+    asked, may_go_on = asyncio.Event(), asyncio.Event()
+    execute = other.shard.execute
+
+    async def held_up(*command, **options):
+        asked.set()
+        await may_go_on.wait()
+        return await execute(*command, **options)
+
+    other.shard.execute = held_up
+    async with stream_of(node) as stream:
+        await asked.wait()
+        await enqueue(node, "a")
+        may_go_on.set()
+        [task] = await stream.tasks(1)
+        assert task.job_id == "a"
