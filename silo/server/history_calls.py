@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -113,9 +112,9 @@ class History:
     ) -> AsyncIterator[ext.VerifyReport]:
         shard = self.shards.open_here(request.shard)
         progress = Progress()
-        async with self._in_turn(partial(verify_beside, shard, progress), progress) as work:
-            while not await work.is_done():
-                yield ext.VerifyReport(seq=progress.seq, seq_total=progress.total, waiting=not work.has_begun)
+        async with _Work(partial(verify_beside, shard, progress), progress, self._turn) as work:
+            async for so_far in work.so_far():
+                yield ext.VerifyReport(**so_far)
             found = work.result()
             yield ext.VerifyReport(
                 seq=progress.total,
@@ -131,11 +130,9 @@ class History:
         shard = self.shards.open_here(request.shard)
         tables = _tables(request.projections)
         progress = Progress()
-        async with self._in_turn(partial(rebuild_beside, shard, tables, progress), progress) as work:
-            while not await work.is_done():
-                yield ext.RebuildReport(
-                    seq=progress.seq, seq_total=progress.total, waiting=not work.has_begun
-                )
+        async with _Work(partial(rebuild_beside, shard, tables, progress), progress, self._turn) as work:
+            async for so_far in work.so_far():
+                yield ext.RebuildReport(**so_far)
             mended = work.result()
             yield ext.RebuildReport(
                 seq=progress.total,
@@ -155,11 +152,9 @@ class History:
         keep = partial(
             keep_archive, shard, self._retention_ms, progress=progress, image=not request.only_events
         )
-        async with self._in_turn(keep, progress) as work:
-            while not await work.is_done():
-                yield ext.ArchiveReport(
-                    seq=progress.seq, seq_total=progress.total, waiting=not work.has_begun
-                )
+        async with _Work(keep, progress, self._turn) as work:
+            async for so_far in work.so_far():
+                yield ext.ArchiveReport(**so_far)
             sealed = work.result()
             yield ext.ArchiveReport(
                 seq=progress.total,
@@ -169,18 +164,6 @@ class History:
                 image_seq=sealed.image_seq,
                 log_begin_seq=sealed.live_seq,
             )
-
-    @asynccontextmanager
-    async def _in_turn(
-        self, work: Callable[[], Coroutine[Any, Any, T]], progress: Progress
-    ) -> AsyncIterator[_Work[T]]:
-        """Begin work when its turn comes, as rows made anew are as many as there are.  It ends when its caller goes away."""
-        mine = _Work(work, self._turn)
-        try:
-            yield mine
-        finally:
-            progress.stop()
-            await mine.ended()
 
     async def GetJobHistory(
         self, request: ext.GetJobHistoryRequest, context: Context
@@ -200,28 +183,36 @@ def _tables(projections: Sequence[str]) -> list[Table[Any]]:
 
 
 class _Work(Generic[T]):
-    """Work that begins when it has the lock."""
+    """Work that begins when its turn comes, as rows made anew are as many as there are, and ends with the block."""
 
-    def __init__(self, work: Callable[[], Coroutine[Any, Any, T]], turn: asyncio.Lock) -> None:
-        self.has_begun = False
+    def __init__(
+        self, work: Callable[[], Coroutine[Any, Any, T]], progress: Progress, turn: asyncio.Lock
+    ) -> None:
+        self._progress = progress
+        self._has_begun = False
         self._task = asyncio.create_task(self._run(work, turn), name="rows made anew")
 
     async def _run(self, work: Callable[[], Coroutine[Any, Any, T]], turn: asyncio.Lock) -> T:
         async with turn:
-            self.has_begun = True
+            self._has_begun = True
             return await work()
 
-    async def is_done(self) -> bool:
-        """Whether it is done, soon."""
-        return bool((await asyncio.wait([self._task], timeout=REPORT_EVERY_S))[0])
+    async def so_far(self) -> AsyncIterator[dict[str, Any]]:
+        """How far it is, as a report has it, every now and then until it is done."""
+        while not (await asyncio.wait([self._task], timeout=REPORT_EVERY_S))[0]:
+            progress = self._progress
+            yield {"seq": progress.seq, "seq_total": progress.total, "waiting": not self._has_begun}
 
     def result(self) -> T:
         """What came of it.  Raises what it raised."""
         return self._task.result()
 
-    async def ended(self) -> None:
-        """Wait for its end.  It never begins if it has not begun yet; if it has, somebody has told it to stop."""
-        if not self.has_begun:
+    async def __aenter__(self) -> _Work[T]:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._progress.stop()
+        if not self._has_begun:
             self._task.cancel()
         await asyncio.wait([self._task])
         if not self._task.cancelled():

@@ -165,8 +165,7 @@ class _Stream:
         self._outbox.end()
 
     async def _hear(self, message: ext.FromWorker) -> None:
-        if message.credits:
-            self._add_credits(min(message.credits, CREDITS_MAX - self._credits))
+        self._add_credits(min(message.credits, CREDITS_MAX - self._credits))
         for shard_id, reports in _by_shard(message.reports).items():
             await self._answer(self._report(shard_id, reports))
         for shard_id, heartbeats in _by_shard(message.heartbeats).items():
